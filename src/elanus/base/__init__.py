@@ -1,0 +1,1 @@
+"""Doors to time, chance, identity, tasks and the disk; errors and limits. Knows nothing about databases."""

@@ -1,0 +1,118 @@
+"""Milvus's enumerations, by its numbers, and what follows from them alone."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class DataType(IntEnum):
+    """Field types, numbered as on the wire."""
+
+    NONE = 0
+    BOOL = 1
+    INT8 = 2
+    INT16 = 3
+    INT32 = 4
+    INT64 = 5
+    FLOAT = 10
+    DOUBLE = 11
+    STRING = 20
+    VARCHAR = 21
+    ARRAY = 22
+    JSON = 23
+    GEOMETRY = 24
+    TEXT = 25
+    TIMESTAMPTZ = 26
+    BINARY_VECTOR = 100
+    FLOAT_VECTOR = 101
+    FLOAT16_VECTOR = 102
+    BFLOAT16_VECTOR = 103
+    SPARSE_FLOAT_VECTOR = 104
+    INT8_VECTOR = 105
+    ARRAY_OF_VECTOR = 106
+    ARRAY_OF_STRUCT = 200
+    STRUCT = 201
+
+    @property
+    def label(self) -> str:
+        """The name in Milvus's messages: `Int64`, `VarChar`, `FloatVector`."""
+        return _LABELS[self]
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether values are vectors of any kind."""
+        return DataType.BINARY_VECTOR <= self <= DataType.ARRAY_OF_VECTOR
+
+    @property
+    def is_integer(self) -> bool:
+        """INT8 to INT64."""
+        return DataType.INT8 <= self <= DataType.INT64
+
+    @property
+    def is_floating(self) -> bool:
+        """FLOAT or DOUBLE."""
+        return self in (DataType.FLOAT, DataType.DOUBLE)
+
+    @property
+    def is_number(self) -> bool:
+        """Integer or floating."""
+        return self.is_integer or self.is_floating
+
+    @property
+    def is_string(self) -> bool:
+        """VARCHAR or TEXT."""
+        return self in (DataType.VARCHAR, DataType.TEXT, DataType.STRING)
+
+
+_LABELS = {
+    DataType.NONE: "None",
+    DataType.BOOL: "Bool",
+    DataType.INT8: "Int8",
+    DataType.INT16: "Int16",
+    DataType.INT32: "Int32",
+    DataType.INT64: "Int64",
+    DataType.FLOAT: "Float",
+    DataType.DOUBLE: "Double",
+    DataType.STRING: "String",
+    DataType.VARCHAR: "VarChar",
+    DataType.ARRAY: "Array",
+    DataType.JSON: "JSON",
+    DataType.GEOMETRY: "Geometry",
+    DataType.TEXT: "Text",
+    DataType.TIMESTAMPTZ: "Timestamptz",
+    DataType.BINARY_VECTOR: "BinaryVector",
+    DataType.FLOAT_VECTOR: "FloatVector",
+    DataType.FLOAT16_VECTOR: "Float16Vector",
+    DataType.BFLOAT16_VECTOR: "BFloat16Vector",
+    DataType.SPARSE_FLOAT_VECTOR: "SparseFloatVector",
+    DataType.INT8_VECTOR: "Int8Vector",
+    DataType.ARRAY_OF_VECTOR: "ArrayOfVector",
+    DataType.ARRAY_OF_STRUCT: "ArrayOfStruct",
+    DataType.STRUCT: "Struct",
+}
+
+
+class Metric(StrEnum):
+    """Vector metrics, by Milvus's names."""
+
+    L2 = "L2"
+    IP = "IP"
+    COSINE = "COSINE"
+    HAMMING = "HAMMING"
+    JACCARD = "JACCARD"
+    BM25 = "BM25"
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Direction of the score."""
+        return self in (Metric.IP, Metric.COSINE, Metric.BM25)
+
+
+class ConsistencyLevel(IntEnum):
+    """How fresh a read must be."""
+
+    STRONG = 0
+    SESSION = 1
+    BOUNDED = 2
+    EVENTUALLY = 3
+    CUSTOMIZED = 4

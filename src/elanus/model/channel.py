@@ -1,7 +1,7 @@
 """Log channels and positions.
 
 A pchannel is one physical log; a vchannel is one shard of one collection, carried by a pchannel. A position names a
-record for ever, on every kind of log: the term of its writer, the sequence of its batch in that term, and its index in
+record for ever, on every kind of log: the term of its writer, the sequence of its batch in that term, and its offset in
 the batch. Positions compare in log order.
 """
 
@@ -21,7 +21,7 @@ class Position(NamedTuple):
 
     term: int
     sequence: int
-    index: int = 0
+    offset: int = 0
 
 
 ORIGIN: Final = Position(0, 0, 0)

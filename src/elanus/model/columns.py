@@ -74,7 +74,7 @@ class Column:
 
     def slice(self, start: int, stop: int) -> Column:
         """Rows [start, stop), without a copy."""
-        values = self.values[start:stop] if isinstance(self.values, np.ndarray) else self.values[start:stop]
+        values = self.values[start:stop]
         return Column(values, None if self.valid is None else self.valid[start:stop])
 
     @property

@@ -1,1 +1,1 @@
-"""TBD."""
+"""The roles: how they call one another (`contracts`, `codec`), and one package per role, strangers to each other."""

@@ -1,0 +1,418 @@
+"""How roles call one another: five protocols, and the values that cross them.
+
+Every argument and result is a frozen struct (or tuples, strings, numbers of them) that `nodes.codec` can carry, so a
+call can be direct in one process or travel between processes with the same meaning. Nothing else crosses a role's
+border. Errors are `ElanusError`s and cross by class and message.
+
+`Frontend` is what a proxy offers to `wire/`; the other four are offered by the worker roles and the coordinator.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from elanus.model.channel import ORIGIN, Position
+from elanus.model.columns import Batch, Column
+from elanus.model.index import IndexDefinition
+from elanus.model.requests import (
+    AliasReply,
+    AliasRequest,
+    AlterPropertiesRequest,
+    CollectionReply,
+    CollectionRequest,
+    CompactionState,
+    CompactReply,
+    CompactRequest,
+    CreateCollectionRequest,
+    CreateIndexRequest,
+    DatabaseReply,
+    DatabaseRequest,
+    DeleteRequest,
+    FlushedCollection,
+    FlushRequest,
+    FlushStateRequest,
+    IndexReply,
+    IndexRequest,
+    InsertRequest,
+    ListCollectionsRequest,
+    LoadRequest,
+    LoadState,
+    MutationReply,
+    PartitionReply,
+    PartitionRequest,
+    PartitionsRequest,
+    QueryReply,
+    QueryRequest,
+    RenameCollectionRequest,
+    SearchReply,
+    SearchRequest,
+    SegmentInfo,
+)
+from elanus.model.schema import CollectionSchema
+from elanus.model.segment import IndexFile, Manifest, SegmentEntry
+from elanus.model.types import ConsistencyLevel
+
+
+# --- what a client-facing call offers -------------------------------------------------------------------------------
+class Frontend(Protocol):
+    """The proxy as `wire/` sees it: one method per meaning, values in, values out, `ElanusError` on refusal."""
+
+    async def create_collection(self, request: CreateCollectionRequest) -> None: ...
+    async def drop_collection(self, request: CollectionRequest) -> None: ...
+    async def describe_collection(self, request: CollectionRequest) -> CollectionReply: ...
+    async def list_collections(self, request: ListCollectionsRequest) -> tuple[CollectionReply, ...]: ...
+    async def rename_collection(self, request: RenameCollectionRequest) -> None: ...
+    async def alter_collection(self, request: AlterPropertiesRequest) -> None: ...
+    async def collection_row_count(self, request: CollectionRequest) -> int: ...
+    async def load(self, request: LoadRequest) -> None: ...
+    async def release(self, request: PartitionsRequest) -> None: ...
+    async def load_state(self, request: PartitionsRequest) -> LoadState: ...
+
+    async def create_partition(self, request: PartitionRequest) -> None: ...
+    async def drop_partition(self, request: PartitionRequest) -> None: ...
+    async def list_partitions(self, request: PartitionsRequest) -> tuple[PartitionReply, ...]: ...
+    async def partition_row_count(self, request: PartitionRequest) -> int: ...
+
+    async def create_alias(self, request: AliasRequest) -> None: ...
+    async def alter_alias(self, request: AliasRequest) -> None: ...
+    async def drop_alias(self, request: AliasRequest) -> None: ...
+    async def describe_alias(self, request: AliasRequest) -> AliasReply: ...
+    async def list_aliases(self, request: CollectionRequest) -> tuple[AliasReply, ...]: ...
+
+    async def create_database(self, request: DatabaseRequest) -> None: ...
+    async def drop_database(self, request: DatabaseRequest) -> None: ...
+    async def list_databases(self) -> tuple[DatabaseReply, ...]: ...
+    async def describe_database(self, request: DatabaseRequest) -> DatabaseReply: ...
+    async def alter_database(self, request: DatabaseRequest) -> None: ...
+
+    async def create_index(self, request: CreateIndexRequest) -> None: ...
+    async def describe_index(self, request: IndexRequest) -> tuple[IndexReply, ...]: ...
+    async def drop_index(self, request: IndexRequest) -> None: ...
+
+    async def insert(self, request: InsertRequest) -> MutationReply: ...
+    async def upsert(self, request: InsertRequest) -> MutationReply: ...
+    async def delete(self, request: DeleteRequest) -> MutationReply: ...
+    async def search(self, request: SearchRequest) -> SearchReply: ...
+    async def query(self, request: QueryRequest) -> QueryReply: ...
+
+    async def flush(self, request: FlushRequest) -> tuple[FlushedCollection, ...]: ...
+    async def flush_state(self, request: FlushStateRequest) -> bool: ...
+    async def compact(self, request: CompactRequest) -> CompactReply: ...
+    async def compaction_state(self, compaction_id: int) -> CompactionState: ...
+    async def list_segments(self, request: CollectionRequest) -> tuple[SegmentInfo, ...]: ...
+    async def allocate_timestamp(self) -> int: ...
+    async def unhealthy_reasons(self) -> tuple[str, ...]: ...
+
+
+# --- coordinator ----------------------------------------------------------------------------------------------------
+class Shard(msgspec.Struct, frozen=True):
+    """Where a shard of a collection lives. `node_id` 0: no owner right now."""
+
+    vchannel: str
+    pchannel: str
+    node_id: int
+
+
+class CollectionView(msgspec.Struct, frozen=True, kw_only=True):
+    """All a proxy needs to know about a collection; cached there until invalidated."""
+
+    description: CollectionReply
+    shards: tuple[Shard, ...]
+    indexes: tuple[IndexDefinition, ...]
+    loaded_partition_ids: tuple[int, ...] | None = None
+    """None: not loaded. Partitions created after a whole load belong to it."""
+    replica_count: int = 0
+
+
+class Range(msgspec.Struct, frozen=True):
+    """Integers first <= n < end."""
+
+    first: int
+    end: int
+
+
+class Coordinator(Protocol):
+    """DDL, identity, time and placement. Exactly one is active; each call is idempotent or refused."""
+
+    async def describe(self, request: CollectionRequest) -> CollectionView: ...
+    async def list_collections(self, request: ListCollectionsRequest) -> tuple[CollectionReply, ...]: ...
+    async def create_collection(self, request: CreateCollectionRequest) -> None: ...
+    async def drop_collection(self, request: CollectionRequest) -> None: ...
+    async def rename_collection(self, request: RenameCollectionRequest) -> None: ...
+    async def alter_collection(self, request: AlterPropertiesRequest) -> None: ...
+    async def create_partition(self, request: PartitionRequest) -> None: ...
+    async def drop_partition(self, request: PartitionRequest) -> None: ...
+    async def create_alias(self, request: AliasRequest) -> None: ...
+    async def alter_alias(self, request: AliasRequest) -> None: ...
+    async def drop_alias(self, request: AliasRequest) -> None: ...
+    async def describe_alias(self, request: AliasRequest) -> AliasReply: ...
+    async def list_aliases(self, request: CollectionRequest) -> tuple[AliasReply, ...]: ...
+    async def create_database(self, request: DatabaseRequest) -> None: ...
+    async def drop_database(self, request: DatabaseRequest) -> None: ...
+    async def list_databases(self) -> tuple[DatabaseReply, ...]: ...
+    async def alter_database(self, request: DatabaseRequest) -> None: ...
+    async def create_index(self, request: CreateIndexRequest) -> None: ...
+    async def describe_index(self, request: IndexRequest) -> tuple[IndexReply, ...]: ...
+    async def drop_index(self, request: IndexRequest) -> None: ...
+    async def load(self, request: LoadRequest) -> None: ...
+    async def release(self, request: PartitionsRequest) -> None: ...
+    async def load_state(self, request: PartitionsRequest) -> LoadState: ...
+    async def compact(self, request: CompactRequest) -> CompactReply: ...
+    async def compaction_state(self, compaction_id: int) -> CompactionState: ...
+    async def segments(self, collection_id: int) -> tuple[SegmentInfo, ...]: ...
+    async def allocate_ids(self, count: int) -> Range: ...
+    async def allocate_timestamps(self, term: int) -> Range: ...
+
+
+# --- streaming node -------------------------------------------------------------------------------------------------
+class ShardWrite(msgspec.Struct, frozen=True, kw_only=True):
+    """One request's part for one shard, one log record.
+
+    Insert: `batch` with `partition_ids` (rows,) int64. Delete: `delete_keys`, in `delete_partition_id` only or in all
+    (0). Upsert: both, the deletes taking effect just before the inserts. `guard` is the position a partial upsert read
+    at: refused when one of its keys was written since.
+    """
+
+    vchannel: str
+    schema_version: int
+    batch: Batch | None = None
+    partition_ids: np.ndarray | None = None
+    delete_keys: Column | None = None
+    delete_partition_id: int = 0
+    guard: Position | None = None
+
+
+class WriteReply(msgspec.Struct, frozen=True):
+    """The record's timestamp and position."""
+
+    timestamp: int
+    position: Position
+
+
+class VectorQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """`queries` (n, width); `params` the index's search parameters; bounds for range search or None."""
+
+    field_id: int
+    metric: str
+    k: int
+    queries: np.ndarray
+    params: dict[str, Any] = {}
+    radius: float | None = None
+    range_filter: float | None = None
+
+
+class ShardRead(msgspec.Struct, frozen=True, kw_only=True):
+    """A read of one shard. With `vector`: a search; without: a query of at most `limit` rows in key order (-1: all),
+    or only their number (`count_only`). `partition_ids` None means all. `at_timestamp` 0 means the last applied."""
+
+    vchannel: str
+    level: ConsistencyLevel
+    guarantee_timestamp: int = 0
+    at_timestamp: int = 0
+    partition_ids: tuple[int, ...] | None = None
+    filter: str = ""
+    templates: dict[str, Any] = {}
+    vector: VectorQuery | None = None
+    limit: int = -1
+    count_only: bool = False
+    output_field_ids: tuple[int, ...] = ()
+    ignore_growing: bool = False
+    expire_before: int = 0
+    """Rows with a timestamp below it have outlived the collection's time to live."""
+
+
+class Hits(msgspec.Struct, frozen=True, kw_only=True):
+    """Search results: for each query its hits, best first, one after another. `counts` (n,) int64; `scores` float32."""
+
+    counts: np.ndarray
+    keys: Column
+    scores: np.ndarray
+    fields: dict[int, Column] = {}
+    read_timestamp: int = 0
+    searched_row_count: int = 0
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """Query results: rows in ascending key order; `row_count` alone when only the number was asked."""
+
+    row_count: int
+    keys: Column | None = None
+    timestamps: np.ndarray | None = None
+    fields: dict[int, Column] = {}
+    read_timestamp: int = 0
+    read_position: Position = ORIGIN
+
+
+class FlushReply(msgspec.Struct, frozen=True):
+    """Everything at or below `position` (stamped at or below `timestamp`) was told to be sealed."""
+
+    timestamp: int
+    position: Position
+
+
+class ShardChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A DDL record of one shard. `kind`: create, drop, create_partition, drop_partition, alter_schema.
+    `intent_id` makes it idempotent: a shard ignores ids not above the last it applied."""
+
+    vchannel: str
+    collection_id: int
+    kind: str
+    intent_id: int
+    schema: CollectionSchema | None = None
+    partition_ids: tuple[int, ...] = ()
+
+
+class ShardTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """The manifest a shard's delegator should serve, with the nodes that hold each of its segments.
+    `loaded` False: serve nothing, release what is held."""
+
+    manifest: Manifest
+    loaded: bool
+    locations: dict[int, int] = {}
+    partition_ids: tuple[int, ...] | None = None
+
+
+class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a shard's owner reports. `row_counts`: growing rows by partition, deletes not subtracted.
+    `served_version`: manifest version of the view now served (-1 none); `pinned_version`: oldest still read."""
+
+    vchannel: str
+    manifest_version: int
+    flushed_through: Position
+    flushed_timestamp: int
+    row_counts: dict[int, int]
+    growing_bytes: int
+    served_version: int
+    pinned_version: int
+    last_timestamp: int
+
+
+class Streaming(Protocol):
+    """A streaming node: owner of pchannels, delegator of their shards."""
+
+    async def assign(self, pchannel: str, term: int) -> None:
+        """Open the log under `term`, replay, and own the channel. Idempotent; lower terms are refused."""
+        ...
+
+    async def resign(self, pchannel: str, term: int) -> None:
+        """Stop owning the channel if held at or below `term`."""
+        ...
+
+    async def apply_change(self, change: ShardChange) -> Position:
+        """Log a DDL record and apply it."""
+        ...
+
+    async def write(self, write: ShardWrite) -> WriteReply:
+        """Durable and visible here when it returns. UnknownOutcome errors are never retried by callers."""
+        ...
+
+    async def search(self, read: ShardRead) -> Hits: ...
+    async def query(self, read: ShardRead) -> Found: ...
+
+    async def flush(self, vchannel: str) -> FlushReply:
+        """Start sealing everything applied so far."""
+        ...
+
+    async def set_target(self, target: ShardTarget) -> None:
+        """Swap the shard's view to this manifest, all of whose segments are loaded where `locations` says."""
+        ...
+
+    async def status(self, vchannel: str) -> ShardStatus: ...
+
+
+# --- query node -----------------------------------------------------------------------------------------------------
+class SegmentLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """Load (or refresh the indexes of) a segment, with the shard's delete files above its `deletes_through`."""
+
+    vchannel: str
+    entry: SegmentEntry
+    schema: CollectionSchema
+    manifest: Manifest
+
+
+class DeleteRange(msgspec.Struct, frozen=True, kw_only=True):
+    """All deletes of a shard with after < position <= through, sorted by position.
+    `partition_ids` 0 means all partitions. Arrays of equal length."""
+
+    vchannel: str
+    after: Position
+    through: Position
+    keys: Column
+    timestamps: np.ndarray
+    partition_ids: np.ndarray
+
+
+class SegmentRead(msgspec.Struct, frozen=True, kw_only=True):
+    """A `ShardRead` at `read.at_timestamp` over some sealed segments that must have applied all deletes through
+    `deletes_through`; a node that lacks them answers `DeletesBehindError`."""
+
+    segment_ids: tuple[int, ...]
+    deletes_through: Position
+    read: ShardRead
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Segments a query node holds: id to the deletes position applied; index ids by segment; bytes mapped."""
+
+    segments: dict[int, Position]
+    indexes: dict[int, tuple[int, ...]]
+    memory_bytes: int
+
+
+class Query(Protocol):
+    """A query node: sealed segments, mapped from files."""
+
+    async def load(self, load: SegmentLoad) -> None: ...
+    async def release(self, segment_ids: tuple[int, ...]) -> None: ...
+    async def apply_deletes(self, deletes: DeleteRange, segment_ids: tuple[int, ...]) -> None: ...
+    async def search(self, read: SegmentRead) -> Hits: ...
+    async def query(self, read: SegmentRead) -> Found: ...
+    async def status(self) -> NodeStatus: ...
+
+
+# --- data node ------------------------------------------------------------------------------------------------------
+class BuildTask(msgspec.Struct, frozen=True, kw_only=True):
+    """Build one index over one segment. `token` goes into the file's name."""
+
+    vchannel: str
+    collection_id: int
+    entry: SegmentEntry
+    definition: IndexDefinition
+    schema: CollectionSchema
+    token: str
+
+
+class CompactTask(msgspec.Struct, frozen=True, kw_only=True):
+    """Merge `inputs` (of one partition) as they stand in `manifest` into one new segment, folding in the manifest's
+    deletes and purging rows deleted or expired before `purge_before` (a timestamp)."""
+
+    collection_id: int
+    manifest: Manifest
+    inputs: tuple[int, ...]
+    output_id: int
+    schema: CollectionSchema
+    purge_before: int
+    expire_before: int
+    token: str
+
+
+class Data(Protocol):
+    """A data node: stateless, runs one task at a time per slot, writes new files only."""
+
+    async def build(self, task: BuildTask) -> IndexFile: ...
+
+    async def compact(self, task: CompactTask) -> SegmentEntry | None:
+        """The merged segment; None when no row survives."""
+        ...
+
+
+# --- proxy, as the coordinator sees it ------------------------------------------------------------------------------
+class ProxyCache(Protocol):
+    """Push of invalidations; awaited before a DDL call is answered."""
+
+    async def invalidate(self, collection_id: int) -> None:
+        """Forget what is cached about the collection (0: everything)."""
+        ...

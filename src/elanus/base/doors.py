@@ -5,7 +5,7 @@ Production passes real ones (`base.real`), the simulator passes virtual ones, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -93,6 +93,14 @@ class AppendFile(Protocol):
 
     def append(self, data: bytes | memoryview) -> None:
         """Write at the end; not durable before `sync`."""
+        ...
+
+    def gather(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Write the parts one after another at the end, without joining large ones; not durable before `sync`.
+
+        After DiskFullError some prefix of the bytes, but never all of them, may stand in the file; after any other
+        error possibly all.
+        """
         ...
 
     def sync(self) -> None:

@@ -218,3 +218,18 @@ class ReadTimeoutError(ElanusError):
 
     code = 10001
     action = Action.RETRY
+
+
+class WriteConflictError(ElanusError):
+    """A key of a guarded write was written since it was read. Nothing was done: read again, then write again."""
+
+    code = 2200
+    action = Action.RETRY
+
+
+class DeletesBehindError(ElanusError):
+    """A query node has not applied all deletes that a read needs; the message carries nothing the caller must parse:
+    it sends the missing range, or loads the segment anew, and asks again."""
+
+    code = 600
+    action = Action.ELSEWHERE

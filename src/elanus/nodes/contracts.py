@@ -18,6 +18,7 @@ from elanus.model.channel import Position
 from elanus.model.columns import Batch, Column
 from elanus.model.index import IndexDefinition
 from elanus.model.reads import Found, Hits, ShardRead, VectorQuery
+from elanus.model.records import ShardChange
 from elanus.model.requests import (
     AliasReply,
     AliasRequest,
@@ -55,7 +56,7 @@ from elanus.model.requests import (
 from elanus.model.schema import CollectionSchema
 from elanus.model.segment import IndexFile, Manifest, SegmentEntry
 
-__all__ = ["Found", "Hits", "ShardRead", "VectorQuery"]
+__all__ = ["Found", "Hits", "ShardChange", "ShardRead", "VectorQuery"]
 
 
 # --- what a client-facing call offers -------------------------------------------------------------------------------
@@ -166,7 +167,13 @@ class Coordinator(Protocol):
     async def compaction_state(self, compaction_id: int) -> CompactionState: ...
     async def segments(self, collection_id: int) -> tuple[SegmentInfo, ...]: ...
     async def allocate_ids(self, count: int) -> Range: ...
-    async def allocate_timestamps(self, term: int) -> Range: ...
+    async def allocate_timestamps(self) -> Range:
+        """Timestamps an owner may stamp with, from now to a little ahead; the persisted bound is above them."""
+        ...
+
+    async def report_failed(self, pchannel: str, term: int) -> None:
+        """The owner's log handle of this term is dead: give the channel a new term."""
+        ...
 
 
 # --- streaming node -------------------------------------------------------------------------------------------------
@@ -174,8 +181,8 @@ class ShardWrite(msgspec.Struct, frozen=True, kw_only=True):
     """One request's part for one shard, one log record.
 
     Insert: `batch` with `partition_ids` (rows,) int64. Delete: `delete_keys`, in `delete_partition_id` only or in all
-    (0). Upsert: both, the deletes taking effect just before the inserts. `guard` is the position a partial upsert read
-    at: refused when one of its keys was written since.
+    (0). Upsert: both, the deletes taking effect just before the inserts. `guard_timestamp` is the timestamp a partial
+    upsert read at: refused (`WriteConflictError`) when one of its keys was written since.
     """
 
     vchannel: str
@@ -184,7 +191,7 @@ class ShardWrite(msgspec.Struct, frozen=True, kw_only=True):
     partition_ids: np.ndarray | None = None
     delete_keys: Column | None = None
     delete_partition_id: int = 0
-    guard: Position | None = None
+    guard_timestamp: int | None = None
 
 
 class WriteReply(msgspec.Struct, frozen=True):
@@ -199,18 +206,6 @@ class FlushReply(msgspec.Struct, frozen=True):
 
     timestamp: int
     position: Position
-
-
-class ShardChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A DDL record of one shard. `kind`: create, drop, create_partition, drop_partition, alter_schema.
-    `intent_id` makes it idempotent: a shard ignores ids not above the last it applied."""
-
-    vchannel: str
-    collection_id: int
-    kind: str
-    intent_id: int
-    schema: CollectionSchema | None = None
-    partition_ids: tuple[int, ...] = ()
 
 
 class ShardTarget(msgspec.Struct, frozen=True, kw_only=True):

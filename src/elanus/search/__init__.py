@@ -1,1 +1,1 @@
-"""TBD."""
+"""Searching and querying over segment readers: masks, execution, and the reduction of partial results."""

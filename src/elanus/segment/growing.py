@@ -1,0 +1,217 @@
+"""Growing segments: rows that are durable in the log and not yet in files.
+
+Owned by one streaming node and changed by one task only. Buffers grow by doubling and are never overwritten below
+the row count, so a `GrowingReader` taken at n rows stays true while rows n, n+1, ... are added beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from elanus.index.registry import VectorIndex
+from elanus.model.channel import ORIGIN, Position
+from elanus.model.columns import Batch, Column, Mask, Rows, Values
+from elanus.model.schema import CollectionSchema
+from elanus.model.timestamp import TIMESTAMP_MAX
+from elanus.segment.deletes import Deletes, Timestamps, hide
+from elanus.segment.keys import KeyRuns
+from elanus.segment.reader import Visibility, missing_column, visible_rows
+
+_ROWS_MIN: Final = 1024
+
+
+class _Array:
+    """A NumPy array that grows at the end; views taken earlier stay valid."""
+
+    def __init__(self, like: npt.NDArray[Any]) -> None:
+        self._data = np.empty((_ROWS_MIN, *like.shape[1:]), like.dtype)
+        self._count = 0
+
+    def extend(self, values: npt.NDArray[Any]) -> None:
+        end = self._count + len(values)
+        if end > len(self._data):
+            grown = np.empty((max(end, 2 * len(self._data)), *self._data.shape[1:]), self._data.dtype)
+            grown[: self._count] = self._data[: self._count]
+            self._data = grown
+        self._data[self._count : end] = values
+        self._count = end
+
+    def view(self, count: int) -> npt.NDArray[Any]:
+        return self._data[:count]
+
+
+class _ArrowChunks:
+    """An Arrow column that grows by chunks; joined when read, and kept joined until the next append."""
+
+    def __init__(self, like: pa.Array) -> None:
+        self._chunks: list[pa.Array] = [like[:0]]
+
+    def extend(self, values: pa.Array) -> None:
+        self._chunks.append(values)
+
+    def view(self, count: int) -> pa.Array:
+        if len(self._chunks) > 1:
+            self._chunks = [pa.concat_arrays(self._chunks)]
+        return self._chunks[0][:count]
+
+
+class _GrowingColumn:
+    """Values and, from the first null on, validity of one field."""
+
+    def __init__(self, like: Column) -> None:
+        self._values: _Array | _ArrowChunks
+        self._values = _Array(like.values) if isinstance(like.values, np.ndarray) else _ArrowChunks(like.values)
+        self._valid: _Array | None = None
+
+    def extend(self, column: Column, rows_before: int) -> None:
+        self._values.extend(column.values)
+        if column.valid is not None and self._valid is None:
+            self._valid = _Array(column.valid)
+            self._valid.extend(np.ones(rows_before, np.bool_))
+        if self._valid is not None:
+            self._valid.extend(np.ones(len(column), np.bool_) if column.valid is None else column.valid)
+
+    def view(self, count: int) -> Column:
+        return Column(self._values.view(count), None if self._valid is None else self._valid.view(count))
+
+
+class GrowingSegment:
+    """Rows of all partitions of one shard between two positions of its log."""
+
+    def __init__(self, segment_id: int, schema: CollectionSchema) -> None:
+        self.segment_id = segment_id
+        self.schema = schema
+        self.row_count = 0
+        self.size_bytes = 0
+        self.timestamp_min = TIMESTAMP_MAX
+        self.timestamp_max = 0
+        self.first_position = ORIGIN
+        self.last_position = ORIGIN
+        self.deleted_count = 0
+        self._columns: dict[int, _GrowingColumn] = {}
+        self._timestamps = _Array(np.empty(0, np.uint64))
+        self._deleted_at = _Array(np.empty(0, np.uint64))
+        self._partitions = _Array(np.empty(0, np.int64))
+        self._keys = KeyRuns()
+
+    def append(self, batch: Batch, partition_ids: Rows, timestamp: int, position: Position) -> None:
+        """Add the rows of one record. Fields the batch lacks (older schema) get their default or null."""
+        if self.row_count == 0:
+            self.first_position = position
+        count = batch.row_count
+        for field in self.schema.fields:
+            column = batch.columns.get(field.field_id) or missing_column(field, count)
+            if field.field_id not in self._columns:
+                self._columns[field.field_id] = _GrowingColumn(column)
+            self._columns[field.field_id].extend(column, self.row_count)
+        self._timestamps.extend(np.full(count, timestamp, np.uint64))
+        self._deleted_at.extend(np.full(count, TIMESTAMP_MAX, np.uint64))
+        self._partitions.extend(partition_ids)
+        self._keys.add(batch.columns[self.schema.primary.field_id].values, self.row_count)
+        self.row_count += count
+        self.size_bytes += batch.nbytes
+        self.timestamp_min = min(self.timestamp_min, timestamp)
+        self.timestamp_max = timestamp
+        self.last_position = position
+
+    def apply_deletes(self, deletes: Deletes) -> None:
+        """Hide rows added before these deletes."""
+        count = self.row_count
+        self.deleted_count += hide(
+            deletes,
+            self._keys.find(deletes.keys.values),
+            self._timestamps.view(count),
+            self._deleted_at.view(count),
+            self._partitions.view(count),
+        )
+
+    def column(self, field_id: int, row_count: int) -> Column:
+        """The first `row_count` rows of a field."""
+        return self._columns[field_id].view(row_count)
+
+    def timestamps(self, row_count: int) -> Timestamps:
+        """Record timestamps of the first rows."""
+        return self._timestamps.view(row_count)
+
+    def deleted_at(self, row_count: int) -> Timestamps:
+        """Delete timestamps of the first rows; TIMESTAMP_MAX where alive."""
+        return self._deleted_at.view(row_count)
+
+    def partition_ids(self, row_count: int) -> Rows:
+        """Partitions of the first rows."""
+        return self._partitions.view(row_count)
+
+    def find(self, keys: Values) -> tuple[Rows, Rows]:
+        """All pairs (index in `keys`, row) with equal keys, hidden rows included."""
+        return self._keys.find(keys)
+
+    def row_counts(self) -> dict[int, int]:
+        """Rows by partition, hidden rows included."""
+        ids, counts = np.unique(self._partitions.view(self.row_count), return_counts=True)
+        return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+    def reader(self) -> GrowingReader:
+        """The segment as it is now."""
+        return GrowingReader(self, self.row_count)
+
+
+class GrowingReader:
+    """A growing segment at one row count."""
+
+    def __init__(self, segment: GrowingSegment, row_count: int) -> None:
+        self._segment = segment
+        self._row_count = row_count
+
+    @property
+    def row_count(self) -> int:
+        return self._row_count
+
+    @property
+    def segment(self) -> GrowingSegment:
+        """The segment behind this reader."""
+        return self._segment
+
+    @property
+    def keys(self) -> Values:
+        return self.column(self._segment.schema.primary.field_id).values
+
+    @property
+    def timestamps(self) -> Timestamps:
+        return self._segment.timestamps(self._row_count)
+
+    @property
+    def may_repeat_keys(self) -> bool:
+        return True
+
+    def column(self, field_id: int) -> Column:
+        return self._segment.column(field_id, self._row_count)
+
+    def vectors(self, field_id: int) -> npt.NDArray[np.float32]:
+        values: npt.NDArray[np.float32] = self.column(field_id).values
+        return values
+
+    def index(self, field_id: int) -> VectorIndex | None:
+        return None
+
+    def find(self, keys: Values) -> tuple[Rows, Rows]:
+        probes, rows = self._segment.find(keys)
+        inside = rows < self._row_count
+        return probes[inside], rows[inside]
+
+    def visible(self, visibility: Visibility, rows: Rows | None = None) -> Mask | None:
+        segment, count = self._segment, self._row_count
+        chosen = slice(None) if rows is None else rows
+        deleted_at = segment.deleted_at(count)[chosen] if segment.deleted_count else None
+        mask = visible_rows(segment.timestamps(count)[chosen], deleted_at, visibility, segment.timestamp_max)
+        for partition_ids, wanted in ((visibility.partition_ids, True), (visibility.dropped_partitions, False)):
+            if partition_ids is None or (not wanted and not partition_ids):
+                continue
+            inside = np.isin(
+                segment.partition_ids(count)[chosen], np.asarray(partition_ids, np.int64), invert=not wanted
+            )
+            mask = inside if mask is None else mask & inside
+        return mask

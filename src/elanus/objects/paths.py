@@ -1,0 +1,141 @@
+"""The names of all objects. Nobody else builds or reads a key.
+
+    cluster                                                                   the store's cluster id
+    catalog/<intent id>-<token>.snapshot                                      the catalog after a DDL
+    wal/<pchannel>/<term>/<sequence>                                          a slot of the object-store log
+    collection/<collection id>/<vchannel>/
+        manifests/<version>-<token>.manifest
+        deletes/<through: term-sequence-offset>-<token>.parquet
+        segments/<segment id>-<token>/scalars.parquet
+                                      vector-<field id>.arrow
+                                      index-<index id>-<token>.<type>
+
+Each name contains its writer's token (drawn per owner's term or task attempt), so that two writers of the same thing
+never meet under one name: whoever commits names its own. Numbers that sort are padded. A log slot is the exception:
+there the contest for the name *is* the protocol.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from elanus.base.errors import check
+from elanus.model.channel import Position
+
+CLUSTER: Final = "cluster"
+CATALOG_PREFIX: Final = "catalog/"
+COLLECTIONS_PREFIX: Final = "collection/"
+LOG_PREFIX: Final = "wal/"
+
+_WORD: Final = re.compile(r"[A-Za-z0-9_-]+")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_]+")
+_TOKEN_IN_NAME: Final = re.compile(r"-([A-Za-z0-9_]+)(?:\.[a-z0-9_]+)?$")
+_MANIFEST: Final = re.compile(r"collection/(\d+)/([^/]+)/manifests/(\d+)-([A-Za-z0-9_]+)\.manifest")
+_SNAPSHOT: Final = re.compile(r"catalog/(\d+)-([A-Za-z0-9_]+)\.snapshot")
+
+
+class ManifestName(NamedTuple):
+    """What the key of a manifest says."""
+
+    collection_id: int
+    vchannel: str
+    version: int
+    token: str
+
+
+class SnapshotName(NamedTuple):
+    """What the key of a catalog snapshot says."""
+
+    intent_id: int
+    token: str
+
+
+def collection_prefix(collection_id: int) -> str:
+    """Before the keys of all objects of a collection."""
+    return f"{COLLECTIONS_PREFIX}{collection_id}/"
+
+
+def shard_prefix(collection_id: int, vchannel: str) -> str:
+    """Before the keys of all objects of a shard."""
+    return f"{collection_prefix(collection_id)}{_word(vchannel)}/"
+
+
+def segment_folder(collection_id: int, vchannel: str, segment_id: int, token: str) -> str:
+    """Where a segment's files stand; no '/' at the end."""
+    return f"{shard_prefix(collection_id, vchannel)}segments/{segment_id}-{_token(token)}"
+
+
+def folder_of(key: str) -> str:
+    """The folder of an object: from any file of a segment to `segment_folder`."""
+    return key.rpartition("/")[0]
+
+
+def scalars(folder: str) -> str:
+    """The Parquet file of all columns that are not vectors."""
+    return f"{folder}/scalars.parquet"
+
+
+def vector(folder: str, field_id: int) -> str:
+    """The Arrow IPC file of a vector column."""
+    return f"{folder}/vector-{field_id}.arrow"
+
+
+def index(folder: str, index_id: int, token: str, resolved_type: str) -> str:
+    """An index of the segment; `token` is the builder's."""
+    return f"{folder}/index-{index_id}-{_token(token)}.{_word(resolved_type).lower().replace('-', '_')}"
+
+
+def deletes(collection_id: int, vchannel: str, through: Position, token: str) -> str:
+    """The Parquet file of a shard's deletes up to a position."""
+    term, sequence, offset = through
+    return f"{shard_prefix(collection_id, vchannel)}deletes/{term:08d}-{sequence:012d}-{offset}-{_token(token)}.parquet"
+
+
+def manifest(collection_id: int, vchannel: str, version: int, token: str) -> str:
+    """A version of a shard's manifest, or one that lost its race."""
+    return f"{shard_prefix(collection_id, vchannel)}manifests/{version:012d}-{_token(token)}.manifest"
+
+
+def parse_manifest(key: str) -> ManifestName | None:
+    """The parts of a manifest's key; None for any other key."""
+    match = _MANIFEST.fullmatch(key)
+    return ManifestName(int(match[1]), match[2], int(match[3]), match[4]) if match else None
+
+
+def catalog_snapshot(intent_id: int, token: str) -> str:
+    """The catalog as it stood after a DDL."""
+    return f"{CATALOG_PREFIX}{intent_id:020d}-{_token(token)}.snapshot"
+
+
+def parse_catalog_snapshot(key: str) -> SnapshotName | None:
+    """The parts of a catalog snapshot's key; None for any other key."""
+    match = _SNAPSHOT.fullmatch(key)
+    return SnapshotName(int(match[1]), match[2]) if match else None
+
+
+def log_prefix(pchannel: str, term: int | None = None) -> str:
+    """Before the slots of a pchannel's log, or of one of its terms."""
+    return f"{LOG_PREFIX}{_word(pchannel)}/" + ("" if term is None else f"{term:08d}/")
+
+
+def log_slot(pchannel: str, term: int, sequence: int) -> str:
+    """A slot of the object-store log."""
+    return f"{log_prefix(pchannel, term)}{sequence:012d}"
+
+
+def token_of(key: str) -> str | None:
+    """The token of the writer of an object; None where names hold none. GC asks by it whether more may come."""
+    folder, _, name = key.rpartition("/")
+    match = _TOKEN_IN_NAME.search(name if name.startswith("index-") or "/segments/" not in key else folder)
+    return match[1] if match and not key.startswith(LOG_PREFIX) else None
+
+
+def _word(text: str) -> str:
+    check(_WORD.fullmatch(text) is not None, f"{text!r} cannot be part of an object's name")
+    return text
+
+
+def _token(text: str) -> str:
+    check(_TOKEN.fullmatch(text) is not None, f"{text!r} cannot be a writer's token")
+    return text

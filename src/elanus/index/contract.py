@@ -1,0 +1,171 @@
+"""The contract between index types and those who use them, and the values that cross it.
+
+Shapes and dtypes, everywhere in this package: vectors float32 (n, dim) C-contiguous, queries float32 (q, dim), scores
+float32 (q, k), rows int64 (q, k). A row is the offset of a vector in its array; -1 pads a short answer, and its score
+is the worst one. Scores follow Milvus: L2 is the squared distance and ascends, IP and COSINE descend. Equal scores
+are ordered by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from elanus.index.parameters import Parameter
+from elanus.model.schema import FieldSchema
+from elanus.model.types import DataType, Metric
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Rows: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+SearchParams: TypeAlias = Mapping[str, object]
+"""Search parameters as `registry.validate_search` returned them."""
+
+
+class Found(NamedTuple):
+    """The best rows of each query, best first."""
+
+    scores: Floats
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class RowMask:
+    """Which rows may be found: `keep` is bool (n,) and never changes; `count` is how many are True."""
+
+    keep: Bools
+    count: int
+
+    @classmethod
+    def of(cls, keep: Bools) -> RowMask:
+        """A mask from its bools alone; counts them."""
+        return cls(keep, int(np.count_nonzero(keep)))
+
+    @cached_property
+    def bits(self) -> Bytes:
+        """One bit a row, least significant first, uint8 (ceil(n / 8),)."""
+        return np.packbits(self.keep, bitorder="little")
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The rows kept, ascending."""
+        return np.flatnonzero(self.keep)
+
+
+class ResolvedIndex(msgspec.Struct, frozen=True):
+    """The concrete index behind a definition: AUTOINDEX replaced, defaults filled in.
+
+    `needs_file` is False where nothing is built: FLAT scans the vector column, scalar indexes are answered by the
+    filter's own scan of their column.
+    """
+
+    index_type: str
+    metric: Metric | None
+    params: dict[str, int]
+    needs_file: bool
+
+
+class VectorIndex(Protocol):
+    """A built index, mapped. Immutable; any number of threads may search it at once."""
+
+    @property
+    def index_type(self) -> str:
+        """The concrete type's name."""
+        ...
+
+    @property
+    def metric(self) -> Metric:
+        """The metric it was built for."""
+        ...
+
+    @property
+    def row_count(self) -> int:
+        """Rows it holds: 0 .. row_count - 1."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Floats in a vector."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the file it is mapped from."""
+        ...
+
+    def search(self, queries: Floats, k: int, mask: RowMask | None, params: SearchParams) -> Found:
+        """The k best rows that the index finds, kept rows only. May return fewer than exist, and miss some."""
+        ...
+
+    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
+        """At least `params`, and enough to find the `rank` nearest rows with the recall of `calibrate.RECALL`."""
+        ...
+
+    def cost_us(self, k: int, params: SearchParams) -> float:
+        """Estimated microseconds of one query on one core."""
+        ...
+
+
+class IndexType(Protocol):
+    """One kind of index, stateless. Adding a kind is one file with one of these and one line in `registry`."""
+
+    @property
+    def name(self) -> str:
+        """As users write it."""
+        ...
+
+    @property
+    def data_types(self) -> frozenset[DataType]:
+        """Field types it can be defined on."""
+        ...
+
+    @property
+    def metrics(self) -> frozenset[Metric]:
+        """Metrics it can be built for; empty for scalar indexes."""
+        ...
+
+    @property
+    def build_parameters(self) -> tuple[Parameter, ...]:
+        """What a definition may say."""
+        ...
+
+    @property
+    def search_parameters(self) -> tuple[Parameter, ...]:
+        """What a search may say."""
+        ...
+
+    @property
+    def supports_mmap(self) -> bool:
+        """Whether `mmap.enabled` may be given."""
+        ...
+
+    def check_field(self, params: Mapping[str, str], field: FieldSchema) -> None:
+        """Raise `IndexParameterError` when the definition and the field do not go together."""
+        ...
+
+    def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
+        """What is really built. `params` were validated."""
+        ...
+
+    def check_search(self, params: SearchParams, k: int) -> None:
+        """Raise `SearchParameterError` when parameters that are each in range do not fit k."""
+        ...
+
+
+class FileIndexType(IndexType, Protocol):
+    """A kind of index that lives in a file of its own."""
+
+    def build(self, resolved: ResolvedIndex, vectors: Floats, threads: int) -> Sequence[memoryview]:
+        """The file, as consecutive parts. Uses `threads` cores while it runs."""
+        ...
+
+    def load(self, data: memoryview) -> VectorIndex:
+        """Open a file without copying it; `data` must stay unchanged and is kept alive."""
+        ...

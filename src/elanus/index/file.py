@@ -1,0 +1,70 @@
+"""The file of an index: what faiss wrote, then a trailer that says what it is.
+
+    faiss bytes | trailer (JSON) | trailer length, u32 | CRC-32 of trailer, u32 | magic, 8 bytes
+
+The trailer comes last so that faiss finds its own format at offset 0 and the file maps as it is. The magic carries the
+format version. Reading maps: nothing of the vectors is copied. The checksum of the whole file is the manifest's affair.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from elanus.base.errors import CorruptedError
+from elanus.index.kernels import library
+from elanus.model.types import Metric
+
+MAGIC: Final = b"ELNSIDX1"
+FOOTER: Final = struct.Struct("<II8s")
+
+
+class Effort(msgspec.Struct, frozen=True):
+    """A calibration point: the search parameter's value that finds the `rank` nearest rows."""
+
+    rank: int
+    value: int
+
+
+class Trailer(msgspec.Struct, frozen=True):
+    """What an index file holds."""
+
+    index_type: str
+    metric: Metric
+    row_count: int
+    dimension: int
+    params: dict[str, int] = {}
+    efforts: tuple[Effort, ...] = ()
+
+
+def write(index: Any, trailer: Trailer) -> Sequence[memoryview]:
+    """The file's parts, to be written one after the other."""
+    body = library().serialize_index(index)
+    text = msgspec.json.encode(trailer)
+    return [memoryview(body), memoryview(text + FOOTER.pack(len(text), zlib.crc32(text), MAGIC))]
+
+
+def read_trailer(data: memoryview) -> Trailer:
+    """The trailer of a file; `CorruptedError` if this is none."""
+    if len(data) < FOOTER.size:
+        raise CorruptedError(f"index file: {len(data)} bytes are too few")
+    length, checksum, magic = FOOTER.unpack(data[-FOOTER.size :])
+    if magic != MAGIC:
+        raise CorruptedError(f"index file: ends in {magic!r}, not in {MAGIC!r}")
+    text = bytes(data[max(0, len(data) - FOOTER.size - length) : len(data) - FOOTER.size])
+    if len(text) != length or zlib.crc32(text) != checksum:
+        raise CorruptedError("index file: the trailer's checksum does not match")
+    return msgspec.json.decode(text, type=Trailer)
+
+
+def map_faiss(data: memoryview) -> tuple[Any, object]:
+    """The faiss index that views `data`, and what must be kept alive with it."""
+    faiss = library()
+    view = np.frombuffer(data, np.uint8)
+    reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(view), view.nbytes)
+    return faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC), (view, reader)

@@ -1,0 +1,91 @@
+"""Declared parameters of indexes: how a value is read, its range, and Milvus's words for what is wrong with it.
+
+Build parameters arrive as strings, search parameters as JSON values; the same declaration reads both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final, TypeAlias
+
+import msgspec
+
+from elanus.index.errors import IndexParameterError, SearchParameterError
+
+INT32_MAX: Final = 2**31 - 1
+FLOAT32_MAX: Final = 340282346638528859811704183484516925440.0
+INTEGER: Final = re.compile(r"[+-]?\d+")
+
+
+class IntegerParameter(msgspec.Struct, frozen=True, tag="integer"):
+    """An integer in [low, high]; `default` None means that the index chooses."""
+
+    name: str
+    low: int
+    high: int
+    default: int | None = None
+
+    def parse(self, text: str) -> int:
+        """The value of a build parameter."""
+        text = text.strip()
+        if text.lower() in ("true", "false"):
+            raise IndexParameterError(f"invalid integer value, key: '{self.name}', value: '{text}': invalid parameter")
+        if not INTEGER.fullmatch(text):
+            raise IndexParameterError(f"wrong data type in json, key: '{self.name}', value: '{text}'")
+        value = int(text)
+        if not self.low <= value <= self.high:
+            raise IndexParameterError(self._out_of_range(value))
+        return value
+
+    def check(self, value: object) -> int:
+        """The value of a search parameter."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise SearchParameterError(
+                f"Type conflict in json: param '{self.name}' ({_as_json(value)}) should be integer"
+            )
+        if not self.low <= value <= self.high:
+            raise SearchParameterError(self._out_of_range(value))
+        return value
+
+    def _out_of_range(self, value: int) -> str:
+        return f"Out of range in json: param '{self.name}' ({value}) should be in range [{self.low}, {self.high}]"
+
+
+class NumberParameter(msgspec.Struct, frozen=True, tag="number"):
+    """A float in [low, high]."""
+
+    name: str
+    low: float
+    high: float
+    default: float | None = None
+
+    def parse(self, text: str) -> float:
+        """The value of a build parameter."""
+        try:
+            value = float(text)
+        except ValueError:
+            raise IndexParameterError(f"wrong data type in json, key: '{self.name}', value: '{text}'") from None
+        if not self.low <= value <= self.high:
+            raise IndexParameterError(self._out_of_range(text.strip()))
+        return value
+
+    def check(self, value: object) -> float:
+        """The value of a search parameter."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SearchParameterError(
+                f"Type conflict in json: param '{self.name}' ({_as_json(value)}) should be a number"
+            )
+        if not self.low <= value <= self.high:
+            raise SearchParameterError(self._out_of_range(_as_json(value)))
+        return float(value)
+
+    def _out_of_range(self, value: str) -> str:
+        return f"Out of range in json: param '{self.name}' ({value}) should be in range [{self.low:f}, {self.high:f}]"
+
+
+Parameter: TypeAlias = IntegerParameter | NumberParameter
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, default=str)

@@ -1,0 +1,241 @@
+"""Search through a row mask, with a promise: min(k, passing rows) rows come back, and recall is that of
+`calibrate.RECALL`, less noise, at every selectivity and whatever the mask has to do with the query.
+
+An HNSW walk that merely drops the rows that fail breaks both halves: at 2 % passing, half of the answer is missing, and
+where the failing rows surround the query, all of it. So a filtered search goes one of two ways.
+
+*Neighbourhood*: ask the index, unfiltered, for the `width` nearest rows, with an effort that its calibration says finds
+them, and keep those that pass. If k of them pass, they are the k nearest passing rows, because everything nearer was
+seen. The answer proves itself, query by query; no estimate of the mask's correlation is needed. If fewer pass, their
+share is a local estimate of the selectivity and says how wide to look next.
+
+*Exact*: score the passing rows. Its cost is known beforehand and falls with the selectivity, while the width grows.
+
+A cost model in measured constants picks the cheaper way first; a neighbourhood that turned out too small is widened
+only while that is estimated cheaper than scoring, so a search costs at most a small multiple of the exact one.
+
+A search without a mask gets the effort that the user asked for and no more. If the index gives up early (a graph may
+leave rows unreachable), the exact search answers instead.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from elanus.base.errors import InvariantError, check
+from elanus.index.contract import Bools, Floats, Found, RowMask, Rows, SearchParams, VectorIndex
+from elanus.index.exact import best_of, cost_us, empty_answer, score_all, search_exact
+from elanus.index.vectors import Vectors
+from elanus.model.types import Metric
+
+ATTEMPTS_MAX: Final = 3
+WIDTH_ENTRIES_MAX: Final = 4 << 20
+"""Entries (queries x width) of one unfiltered answer held at once."""
+RANGE_FACTORS: Final = (4, 32)
+"""How far beyond k a search looks for rows outside `range_filter` before it scores all of them."""
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """`queries` float32 (q, dim); `params` as `registry.validate_search` returned them, `radius` and `range_filter`
+    included."""
+
+    queries: Floats
+    k: int
+    metric: Metric
+    params: SearchParams = field(default_factory=dict)
+
+
+def search_planned(
+    index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None = None
+) -> Found:
+    """The k best kept rows of every query. `index` None searches exactly; otherwise it indexes all of `vectors`.
+
+    With `radius` in the parameters only rows inside the range count, and answers may be short.
+    """
+    if index is not None:
+        check(index.row_count == len(vectors) and index.metric is request.metric, "the index is of other vectors")
+    if mask is not None and mask.count == len(vectors):
+        mask = None
+    if "radius" in request.params:
+        return _search_range(index, vectors, request, mask)
+    return _search_best(index, vectors, request, mask)
+
+
+def estimate_us(
+    index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None = None
+) -> float:
+    """Estimated microseconds on one core; tells a caller whether to stay on its thread."""
+    exact = _exact_us(vectors, request, mask)
+    if index is None:
+        return exact
+    width = request.k if mask is None else _width(request.k, max(mask.count, 1) / len(vectors))
+    return min(exact, _index_us(index, request, width, mask is not None) * len(request.queries))
+
+
+# --- the best k -----------------------------------------------------------------------------------------------------
+
+
+def _search_best(index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None) -> Found:
+    passing = len(vectors) if mask is None else mask.count
+    if index is None or passing <= request.k:
+        return search_exact(vectors, request.queries, request.k, request.metric, mask)
+    if mask is None:
+        return _search_whole(index, vectors, request)
+    step = max(1, WIDTH_ENTRIES_MAX // _width(request.k, passing / len(vectors)))
+    if len(request.queries) <= step:
+        return _search_filtered(index, vectors, request, mask)
+    blocks = [request.queries[start : start + step] for start in range(0, len(request.queries), step)]
+    parts = [_search_filtered(index, vectors, replace(request, queries=block), mask) for block in blocks]
+    return Found(np.concatenate([part.scores for part in parts]), np.concatenate([part.rows for part in parts]))
+
+
+def _search_whole(index: VectorIndex, vectors: Vectors, request: SearchRequest) -> Found:
+    if _exact_us(vectors, request, None) < _index_us(index, request, request.k, False) * len(request.queries):
+        return search_exact(vectors, request.queries, request.k, request.metric)
+    found = index.search(request.queries, request.k, None, request.params)
+    short = found.rows[:, -1] < 0
+    if short.any():
+        _answer_exactly(found, np.flatnonzero(short), vectors, request, None)
+    return _ties_ordered(found, request.metric)
+
+
+def _search_filtered(index: VectorIndex, vectors: Vectors, request: SearchRequest, mask: RowMask) -> Found:
+    answer = empty_answer(len(request.queries), request.k, request.metric)
+    pending = np.arange(len(request.queries))
+    width = _width(request.k, mask.count / len(vectors))
+    for _ in range(ATTEMPTS_MAX):
+        left = replace(request, queries=request.queries[pending])
+        if _index_us(index, left, width, True) * len(pending) >= _exact_us(vectors, left, mask):
+            break
+        near = index.search(left.queries, width, None, index.params_for(width, request.params))
+        kept = mask.keep[near.rows] & (near.rows >= 0)
+        counts = kept.sum(axis=1)
+        done = counts >= request.k
+        _take_first(answer, pending[done], Found(near.scores[done], near.rows[done]), kept[done])
+        pending = pending[~done]
+        if not len(pending):
+            return _ties_ordered(answer, request.metric)
+        width = max(2 * width, _width(request.k, (float(counts[~done].mean()) + 0.5) / width))
+    _answer_exactly(answer, pending, vectors, request, mask)
+    return _ties_ordered(answer, request.metric)
+
+
+def _take_first(answer: Found, places: Rows, near: Found, kept: Bools) -> None:
+    """Write the first k kept rows of each line of `near` to the lines `places` of `answer`."""
+    k = answer.rows.shape[1]
+    first = kept & (np.cumsum(kept, axis=1) <= k)
+    answer.scores[places] = near.scores[first].reshape(-1, k)
+    answer.rows[places] = near.rows[first].reshape(-1, k)
+
+
+def _answer_exactly(
+    answer: Found, places: Rows, vectors: Vectors, request: SearchRequest, mask: RowMask | None
+) -> None:
+    found = search_exact(vectors, request.queries[places], request.k, request.metric, mask)
+    answer.scores[places] = found.scores
+    answer.rows[places] = found.rows
+
+
+def _ties_ordered(found: Found, metric: Metric) -> Found:
+    """Equal scores by row; indexes leave them as they met them."""
+    if not (found.scores[:, 1:] == found.scores[:, :-1]).any():
+        return found
+    badness = -found.scores if metric.larger_is_better else found.scores
+    rows = np.where(found.rows < 0, np.iinfo(np.int64).max, found.rows)
+    order = np.lexsort((rows, badness), axis=-1)
+    return Found(np.take_along_axis(found.scores, order, axis=1), np.take_along_axis(found.rows, order, axis=1))
+
+
+# --- costs ----------------------------------------------------------------------------------------------------------
+
+
+def _width(k: int, selectivity: float) -> int:
+    """Nearest rows to look at so that k pass: the mean, and 1.5 standard deviations of the count."""
+    return math.ceil((k + 1.5 * math.sqrt(k) + 1) / selectivity)
+
+
+def _exact_us(vectors: Vectors, request: SearchRequest, mask: RowMask | None) -> float:
+    passing = len(vectors) if mask is None else mask.count
+    return cost_us(len(vectors), passing, vectors.dimension, len(request.queries))
+
+
+def _index_us(index: VectorIndex, request: SearchRequest, width: int, calibrated: bool) -> float:
+    """One query's cost; infinite where the width is most of the index."""
+    if 2 * width > index.row_count and calibrated:
+        return math.inf
+    return index.cost_us(width, index.params_for(width, request.params) if calibrated else request.params)
+
+
+# --- ranges ---------------------------------------------------------------------------------------------------------
+
+
+def in_range(scores: Floats, metric: Metric, params: SearchParams) -> Bools:
+    """Which scores a range search keeps: better than `radius`, and not better than `range_filter`."""
+    radius, inner = np.float32(_number(params, "radius")), params.get("range_filter")
+    inside = scores > radius if metric.larger_is_better else scores < radius
+    if inner is not None:
+        limit = np.float32(_number(params, "range_filter"))
+        inside &= scores <= limit if metric.larger_is_better else scores >= limit
+    return np.asarray(inside)
+
+
+def _number(params: SearchParams, name: str) -> float:
+    value = params[name]
+    if not isinstance(value, float):
+        raise InvariantError(f"{name} was not validated")
+    return value
+
+
+def _search_range(index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None) -> Found:
+    if "range_filter" not in request.params:
+        found = _search_best(index, vectors, request, mask)
+        outside = ~in_range(found.scores, request.metric, request.params)
+        found.rows[outside] = -1
+        found.scores[outside] = empty_answer(1, 1, request.metric).scores[0, 0]
+        return found
+    found_nearby = _search_ring(index, vectors, request, mask)
+    if found_nearby is not None:
+        return found_nearby
+    rows = np.arange(len(vectors)) if mask is None else mask.rows
+    answer = empty_answer(len(request.queries), request.k, request.metric)
+    for place, query in enumerate(request.queries):
+        scores = score_all(vectors, query, request.metric, rows)
+        inside = np.flatnonzero(in_range(scores, request.metric, request.params))
+        best = best_of(scores[inside], rows[inside], request.k, request.metric)
+        answer.scores[place], answer.rows[place] = best.scores[0], best.rows[0]
+    return answer
+
+
+def _search_ring(
+    index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None
+) -> Found | None:
+    """The answer if the nearest few multiples of k hold it: k rows inside the range, or a row already beyond it."""
+    if index is None:
+        return None
+    passing = len(vectors) if mask is None else mask.count
+    radius_only = {name: value for name, value in request.params.items() if name != "range_filter"}
+    for factor in RANGE_FACTORS:
+        wider = replace(request, k=factor * request.k)
+        if wider.k >= passing or estimate_us(index, vectors, wider, mask) >= _exact_us(vectors, request, mask):
+            return None
+        found = _search_best(index, vectors, wider, mask)
+        inside = in_range(found.scores, request.metric, request.params) & (found.rows >= 0)
+        beyond = ~in_range(found.scores[:, -1], request.metric, radius_only)
+        if (beyond | (inside.sum(axis=1) >= request.k)).all():
+            return _first_inside(found, inside, request)
+    return None
+
+
+def _first_inside(found: Found, inside: Bools, request: SearchRequest) -> Found:
+    answer = empty_answer(len(found.rows), request.k, request.metric)
+    rank = np.cumsum(inside, axis=1) - 1
+    chosen = inside & (rank < request.k)
+    place = np.nonzero(chosen)[0]
+    answer.scores[place, rank[chosen]] = found.scores[chosen]
+    answer.rows[place, rank[chosen]] = found.rows[chosen]
+    return answer

@@ -1,0 +1,148 @@
+"""Index types by name, and the two checks that every definition and every search passes.
+
+A type that Milvus has and we do not is known here by name, so that its refusal says so; serving it takes a file with
+an `IndexType` and a line in `INDEX_TYPES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from elanus.base.errors import InvariantError
+from elanus.index.auto import AUTO_METRIC, Auto
+from elanus.index.contract import FileIndexType, Floats, IndexType, ResolvedIndex, SearchParams, VectorIndex
+from elanus.index.errors import IndexParameterError, IndexTypeNotServedError, SearchParameterError
+from elanus.index.file import read_trailer
+from elanus.index.flat import Flat
+from elanus.index.hnsw import Hnsw
+from elanus.index.ivf_flat import IvfFlat
+from elanus.index.parameters import NumberParameter
+from elanus.index.scalar import SCALAR_TYPES
+from elanus.model.schema import FieldSchema
+from elanus.model.types import DataType, Metric
+
+INDEX_ROWS_MIN: Final = 1024
+"""Segments with fewer rows get no index file: scanning them is faster."""
+
+_FILE_TYPES: Final[tuple[FileIndexType, ...]] = (Hnsw(), IvfFlat())
+_ALL_TYPES: Final[tuple[IndexType, ...]] = (Auto(), Flat(), *_FILE_TYPES, *SCALAR_TYPES)
+INDEX_TYPES: Final[Mapping[str, IndexType]] = {one.name.upper(): one for one in _ALL_TYPES}
+_ALIASES: Final = {"MARISA-TRIE": "TRIE", "": "AUTOINDEX"}
+_BY_FILE: Final = {one.name: one for one in _FILE_TYPES}
+
+NOT_SERVED: Final = frozenset(
+    {
+        "IVF_SQ8", "IVF_PQ", "IVF_RABITQ", "SCANN", "HNSW_SQ", "HNSW_PQ", "HNSW_PRQ", "DISKANN", "AISAQ",
+        "GPU_BRUTE_FORCE", "GPU_IVF_FLAT", "GPU_IVF_PQ", "GPU_CAGRA", "BIN_FLAT", "BIN_IVF_FLAT", "MINHASH_LSH",
+        "SPARSE_INVERTED_INDEX", "SPARSE_WAND",
+    }
+)  # fmt: skip
+
+_VECTOR_LABELS: Final = {DataType.BINARY_VECTOR: "binary", DataType.INT8_VECTOR: "int"}
+_RANGE_PARAMETERS: Final = tuple(
+    NumberParameter(name, float("-inf"), float("inf")) for name in ("radius", "range_filter")
+)
+
+
+def find_index_type(name: str) -> IndexType:
+    """The type of that name, in any spelling of case; `IndexParameterError` if there is none."""
+    upper = name.upper()
+    found = INDEX_TYPES.get(_ALIASES.get(upper, upper))
+    if found is not None:
+        return found
+    if upper in NOT_SERVED:
+        raise IndexTypeNotServedError(f"index type {name} is not served yet")
+    raise IndexParameterError(f"invalid parameter[expected=valid index][actual=invalid index type: {name}]")
+
+
+def validate_definition(params: Mapping[str, str], field: FieldSchema) -> dict[str, str]:
+    """What CreateIndex stores: `params` with the type and the metric filled in and in canonical spelling.
+
+    `params` are flat: `index_type`, `metric_type` and the build parameters together; unknown keys are kept.
+    """
+    kind = find_index_type(params.get("index_type", ""))
+    stored = {**params, "index_type": kind.name}
+    kind.check_field(stored, field)
+    if field.data_type.is_vector:
+        stored["metric_type"] = _checked_metric(kind, stored, field)
+    if "dim" in stored and field.dimension and stored["dim"] != str(field.dimension):
+        raise IndexParameterError(
+            f"dimension mismatch, dimension in schema: {field.dimension}, dimension: {stored['dim']}"
+        )
+    if "mmap.enabled" in stored:
+        _check_mmap(kind, stored["mmap.enabled"])
+    for parameter in kind.build_parameters:
+        if parameter.name in stored:
+            parameter.parse(stored[parameter.name])
+    return stored
+
+
+def resolve(params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
+    """What a stored definition really builds."""
+    return find_index_type(params.get("index_type", "")).resolve(params, field)
+
+
+def validate_search(index_type: str, metric: Metric, params: Mapping[str, object], k: int) -> dict[str, object]:
+    """The search parameters that the index reads, checked; unknown keys are left out.
+
+    `index_type` is the definition's: an AUTOINDEX ignores engine parameters. `radius` and `range_filter` are checked
+    and returned as floats. Raises `SearchParameterError`.
+    """
+    kind = find_index_type(index_type)
+    known = (*kind.search_parameters, *_RANGE_PARAMETERS)
+    checked: dict[str, object] = {one.name: one.check(params[one.name]) for one in known if one.name in params}
+    kind.check_search(checked, k)
+    _check_range(metric, checked)
+    return checked
+
+
+def build(resolved: ResolvedIndex, vectors: Floats, threads: int) -> Sequence[memoryview]:
+    """The index file of float32 vectors (n, dim), as parts to be written one after the other. Runs for long: seconds
+    per ten thousand rows; uses up to `threads` cores."""
+    return _file_type(resolved.index_type).build(resolved, vectors, threads)
+
+
+def load(data: memoryview) -> VectorIndex:
+    """The index in a file that the caller mapped; nothing is copied. `CorruptedError` if it is not one of ours."""
+    return _file_type(read_trailer(data).index_type).load(data)
+
+
+def _file_type(name: str) -> FileIndexType:
+    found = _BY_FILE.get(name)
+    if found is None:
+        raise InvariantError(f"index type {name} has no file")
+    return found
+
+
+def _checked_metric(kind: IndexType, params: Mapping[str, str], field: FieldSchema) -> str:
+    given = params.get("metric_type", "").upper()
+    if not given:
+        if kind.name != "AUTOINDEX":
+            raise IndexParameterError("metric type not set for vector index")
+        return AUTO_METRIC.value
+    if given not in kind.metrics:
+        label = _VECTOR_LABELS.get(field.data_type, "float")
+        raise IndexParameterError(f"{label} vector index does not support metric type: {params['metric_type']}")
+    return given
+
+
+def _check_mmap(kind: IndexType, value: str) -> None:
+    if value.lower() not in ("true", "false"):
+        raise IndexParameterError(f"invalid mmap.enabled value: {value}, expected: true, false")
+    if not kind.supports_mmap:
+        raise IndexParameterError(f"index type {kind.name} does not support mmap")
+
+
+def _check_range(metric: Metric, params: SearchParams) -> None:
+    radius, inner = params.get("radius"), params.get("range_filter")
+    if not isinstance(radius, float) or not isinstance(inner, float):
+        return
+    if metric.larger_is_better and inner <= radius:
+        raise SearchParameterError(
+            f"metric type ({metric}), range_filter({inner:g}) must be greater than radius({radius:g})"
+        )
+    if not metric.larger_is_better and inner >= radius:
+        raise SearchParameterError(
+            f"metric type ({metric}), range_filter({inner:g}) must be less than radius({radius:g})"
+        )

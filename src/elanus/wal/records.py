@@ -1,4 +1,4 @@
-"""Records as bytes: one Arrow IPC stream each, so that a large insert is written and read without a copy of its columns.
+"""Records as bytes: one Arrow IPC stream each, so that large inserts are read without a copy of their columns.
 
 The rows of a write are the stream's only batch (columns named by field id, plus `partition`); everything else stands,
 as MessagePack maps with a version, in the schema's metadata.

@@ -1,0 +1,53 @@
+# Everything a developer needs, in one place. Works with GNU make 3.81. `make help` explains the targets.
+# PYTHON=/path/to/python chooses the interpreter; otherwise the first Python from 3.11 to 3.14 that can make a
+# virtual environment is taken. The environment lives in .venv and is made again when pyproject.toml changes.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PY := .venv/bin/python
+READY := .venv/.ready
+WORDS ?=
+ARGS ?=
+
+.PHONY: help setup demo serve test check ci bench clean lint types
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  Variables: PYTHON=... (interpreter)  WORDS=\"...\" (your own search, make demo)  ARGS=\"...\" (make serve, make bench)"
+
+setup: $(READY) ## Make .venv and install Elanus into it, once
+
+$(READY): pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh
+
+demo: $(READY) ## Start a server, load real data, search it, show the answers
+	@$(PY) -m elanus demo $(if $(WORDS),"$(WORDS)")
+
+serve: $(READY) ## Run a server on 127.0.0.1:19530 with its data in ./elanus-data
+	@$(PY) -m elanus serve $(ARGS)
+
+lint: $(READY)
+	@$(PY) -m ruff format --check src tests tools bench
+	@$(PY) -m ruff check src tests tools bench
+
+types: $(READY)
+	@$(PY) -m mypy
+
+check: lint types ## Format, lint, strict types, import order, fast tests: under a minute
+	@$(PY) -m pytest -m "not slow and not drill"
+
+test: $(READY) ## All tests that need neither root nor installed packages: under ten minutes
+	@$(PY) -m pytest -m "not drill"
+
+ci: lint types ## What `make test` leaves out: checks, drills, bare machine, wheel: under an hour
+	@$(PY) -m pytest -m drill
+	@$(PY) tools/check_wheel.py
+	@sh tools/check_bare_root.sh
+
+bench: $(READY) ## Compare speed, recall and memory with Milvus, milvus-lite and faiss
+	@$(PY) -m bench $(ARGS)
+
+clean: ## Remove everything that make made
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

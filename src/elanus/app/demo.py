@@ -1,0 +1,3 @@
+"""Placeholder."""
+from __future__ import annotations
+def demonstrate(words: str, data: str | None) -> None: ...

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Make .venv with the first suitable Python and install Elanus with its development tools.
+# Says in one line what to install when something is missing. Run by `make`; $PYTHON overrides the choice.
+set -eu
+cd "$(dirname "$0")/.."
+
+as_root=
+[ "$(id -u)" = 0 ] || as_root="sudo "
+
+# Print the interpreter's own "major.minor" if it is one we support, and fail otherwise.
+version_of() {
+    "$1" -c 'import sys; v = sys.version_info[:2]; print("%d.%d" % v); sys.exit(not (3, 11) <= v <= (3, 14))' 2>/dev/null
+}
+
+install_line() { # $1: version of a Python without venv, or nothing
+    if command -v apt-get >/dev/null 2>&1; then
+        [ -n "$1" ] && echo "${as_root}apt-get install -y python$1-venv" && return
+        echo "${as_root}apt-get update && ${as_root}apt-get install -y python3-venv"
+    elif command -v dnf >/dev/null 2>&1; then echo "${as_root}dnf install -y python3.12"
+    elif command -v zypper >/dev/null 2>&1; then echo "${as_root}zypper install -y python312"
+    elif command -v apk >/dev/null 2>&1; then echo "${as_root}apk add python3"
+    elif command -v pacman >/dev/null 2>&1; then echo "${as_root}pacman -S --noconfirm python"
+    elif command -v brew >/dev/null 2>&1; then echo "brew install python@3.13"
+    else echo "(get Python 3.11 to 3.14 from https://www.python.org/downloads/)"
+    fi
+}
+
+without_venv=
+chosen=
+for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11; do
+    version=$(version_of "$candidate") || { [ "$candidate" = "${PYTHON:-}" ] && break; continue; }
+    if "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then
+        chosen=$candidate
+        break
+    fi
+    without_venv=${without_venv:-$version}
+    [ "$candidate" = "${PYTHON:-}" ] && break
+done
+
+if [ -z "$chosen" ]; then
+    if [ -n "${PYTHON:-}" ] && [ -z "$without_venv" ]; then
+        echo "PYTHON=$PYTHON is not a Python from 3.11 to 3.14; leave PYTHON out, or install one: $(install_line '')" >&2
+    elif [ -n "$without_venv" ]; then
+        echo "Python $without_venv cannot make virtual environments; install what is missing: $(install_line "$without_venv")" >&2
+    else
+        echo "Elanus needs Python 3.11 to 3.14; install it: $(install_line '')" >&2
+    fi
+    exit 1
+fi
+
+if ! version_of .venv/bin/python >/dev/null; then
+    echo "Making .venv with Python $(version_of "$chosen")"
+    rm -rf .venv
+    "$chosen" -m venv .venv
+fi
+echo "Installing Elanus into .venv (once; a minute or two)"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+touch .venv/.ready

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,17 +21,19 @@ from bench.measure import RECALL_MIN, Measures, Plan, measure, measure_faiss
 from bench.systems import CACHE, ROOT, SERVERS
 from bench.workload import HELD_OUT, Dataset, load
 
+SAMPLE = ROOT / "src" / "elanus" / "app" / "sample" / "packages.parquet"
 FULL_DATA = ROOT.parent / "shared" / "data" / "debian_packages.parquet"
+ABOUT = "Compare Elanus with Milvus 2.3.5, milvus-lite, bare faiss and a server of canned answers, one after the other."
 ORDER = ("faiss", "milvus", "elanus", "lite", "canned")
 QUICK_ROWS = 10_000
 QUICK_HELD_OUT = 1500
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench", description=ABOUT)
     parser.add_argument("--systems", default=",".join(ORDER), help="comma-separated choice of %(default)s")
     parser.add_argument("--rows", type=int, help="rows to insert (default: all that are not held out)")
-    parser.add_argument("--data", type=Path, help=f"Parquet file to use when {FULL_DATA} is not there")
+    parser.add_argument("--data", type=Path, help=f"Parquet file (default: {FULL_DATA}, else the bundled sample)")
     parser.add_argument("--quick", action="store_true", help="fewer rows and queries, one start, 1 s per client group")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder of results (%(default)s)")
     options = parser.parse_args(arguments)
@@ -40,10 +41,26 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     unknown = sorted(set(options.systems) - set(ORDER))
     if unknown:
         parser.error(f"unknown systems: {', '.join(unknown)}; known: {', '.join(ORDER)}")
-    options.data = FULL_DATA if FULL_DATA.exists() else options.data
+    options.data = options.data or _default_data()
     if options.data is None or not options.data.exists():
-        parser.error(f"{FULL_DATA} is not there; name a sample with --data FILE")
+        parser.error(f"no data: {options.data or FULL_DATA} is not there; name a Parquet file with --data FILE")
     return options
+
+
+def _default_data() -> Path | None:
+    """The full data where they are, else the sample in the repository, else None."""
+    return next((path for path in (FULL_DATA, SAMPLE) if path.exists()), None)
+
+
+def _work_folder() -> Path:
+    """A fresh folder for the servers' data, on the disk of the repository; removes those of benches that are gone."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for left in CACHE.glob("run-*"):
+        if not Path("/proc", left.name.removeprefix("run-")).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    work = CACHE / f"run-{os.getpid()}"
+    work.mkdir()
+    return work
 
 
 def _say(line: str) -> None:
@@ -112,8 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     signal.signal(signal.SIGTERM, _stop)
     data = load(options.data, _rows(options), QUICK_HELD_OUT if options.quick else HELD_OUT)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE))
+    work = _work_folder()
     try:
         queries_file = work / "queries.npy"
         np.save(queries_file, data.queries)

@@ -22,6 +22,7 @@ from pymilvus.client.types import LoadState
 from pymilvus.exceptions import MilvusException
 from pymilvus.grpc_gen import milvus_pb2
 
+from bench.procs import die_with_parent
 from bench.workload import Dataset, Floats, Ints, K
 
 COLLECTION = "bench"
@@ -216,6 +217,7 @@ def search_for(ask: Ask, queries_file: Path, first: int, span_s: float, sync: tu
 
     A client that fails puts a negative number, so that the others are not waited for in vain.
     """
+    die_with_parent()
     barrier, rates = sync
     vectors = np.load(queries_file).tolist()
     try:

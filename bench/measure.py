@@ -11,10 +11,8 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
@@ -23,7 +21,7 @@ import numpy as np
 from bench import client
 from bench.kernel import BareIndex, Kernel
 from bench.procs import Server, own_pss_mib
-from bench.runner import ClientProcess, group_rate, result_of
+from bench.runner import ClientProcess, group_rate
 from bench.systems import System
 from bench.workload import Dataset, Floats, Ints
 
@@ -112,9 +110,9 @@ def _started(system: System, plan: Plan, asker: ClientProcess) -> Iterator[tuple
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     launch = system.launch(folder)
-    answer = asker.submit(client.first_answer, launch.port, START_S_MAX)
+    asker.begin(client.first_answer, launch.port, START_S_MAX)
     with launch.start() as server:
-        answered_at_s = result_of(server, answer)
+        answered_at_s = asker.result(server)
         yield server, launch.port, answered_at_s - server.started_at_s
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -241,8 +239,8 @@ def _search_in_calls(session: Session, ef: int) -> Figures:
 
 def measure_faiss(data: Dataset, plan: Plan) -> tuple[Measures, Kernel]:
     """The bare index, in a process of its own."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_faiss, data, plan).result()
+    with ClientProcess() as process:
+        return process.run(None, _faiss, data, plan)
 
 
 def _faiss(data: Dataset, plan: Plan) -> tuple[Measures, Kernel]:

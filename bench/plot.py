@@ -55,5 +55,6 @@ def _bars(panel: Any, report: Report, field: str, title: str) -> None:
     names, values = zip(*shown, strict=True)
     bars = panel.bar(names, values, color=[COLOURS[name] for name in names])
     panel.bar_label(bars, fmt="%.3g", fontsize=7)
+    panel.margins(y=0.12)
     if max(values) > 20 * min(values):
         panel.set_yscale("log")

@@ -45,7 +45,8 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel kill the calling process when the one that started it ends, however it ends."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -82,7 +83,7 @@ class Server:
             env={**os.environ, **env},
             cwd=cwd,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
 
     def __enter__(self) -> Server:

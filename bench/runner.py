@@ -1,19 +1,21 @@
 """Client processes: one that is kept for a system, and groups that start together at a barrier.
 
-All are spawned, never forked, so that none inherits a gRPC channel or a thread of the bench.
+All are spawned, never forked, so that none inherits a gRPC channel or a thread of the bench, and all die with it.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import signal
+import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from bench import client
-from bench.procs import Server
+from bench.procs import Server, die_with_parent
 
 ALIVE_POLL_S = 1.0
 GROUP_S_MAX = 120.0
@@ -25,36 +27,70 @@ _spawn = multiprocessing.get_context("spawn")
 
 
 class ClientFailed(RuntimeError):
-    """A client of a group ended with an error; its own message stands on stderr."""
+    """A client process raised; the message is its traceback, or says that it is gone."""
+
+
+def _serve(orders: Connection) -> None:
+    """Body of a client process: run what is sent, answer (done, value or traceback), leave when the pipe closes."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        try:
+            function, args = orders.recv()
+        except EOFError:
+            return
+        try:
+            answer = (True, function(*args))
+        except Exception:
+            answer = (False, traceback.format_exc())
+        orders.send(answer)
 
 
 class ClientProcess:
-    """One client process, used for everything but the groups; it has imported pymilvus before anything is timed."""
+    """One client process, used for everything but the groups; it has imported pymilvus before anything is timed.
+
+    It does one thing at a time: each `begin` is followed by one `result`. Leaving the context kills it.
+    """
 
     def __init__(self) -> None:
-        self._pool = ProcessPoolExecutor(max_workers=1, mp_context=_spawn)
-        self._pool.submit(client.imported).result()
+        self._orders, theirs = _spawn.Pipe()
+        self._process = _spawn.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.run(None, client.imported)
 
     def __enter__(self) -> ClientProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+        self._process.kill()
+        self._process.join()
+        self._orders.close()
 
-    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def begin(self, function: Callable[P, Any], *args: P.args, **_none: P.kwargs) -> None:
         """Start `function` in the client process."""
-        return self._pool.submit(function, *args, **kwargs)
+        self._orders.send((function, args))
 
-    def run(self, server: Server, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `function` there and return its value; raises `ServerDied` as soon as the server ends meanwhile."""
-        return result_of(server, self.submit(function, *args, **kwargs))
+    def result(self, server: Server | None) -> Any:
+        """Wait for what was begun; raises `ServerDied` as soon as `server` ends meanwhile."""
+        while not self._orders.poll(ALIVE_POLL_S):
+            if server is not None:
+                server.check_alive()
+        try:
+            done, value = self._orders.recv()
+        except EOFError as gone:
+            raise ClientFailed("the client process is gone") from gone
+        if not done:
+            if server is not None:
+                server.check_alive()
+            raise ClientFailed(value)
+        return value
 
-
-def result_of(server: Server, future: Future[T]) -> T:
-    """Wait for `future` while the server lives."""
-    while not wait([future], timeout=ALIVE_POLL_S).done:
-        server.check_alive()
-    return future.result()
+    def run(self, server: Server | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function` there and return its value."""
+        self.begin(function, *args, **kwargs)
+        value: T = self.result(server)
+        return value
 
 
 def group_rate(ask: client.Ask, queries_file: Path, clients: int, span_s: float) -> float:
@@ -73,8 +109,7 @@ def group_rate(ask: client.Ask, queries_file: Path, clients: int, span_s: float)
             process.join(timeout=GROUP_S_MAX)
     finally:
         for process in processes:
-            if process.is_alive():
-                process.kill()
+            process.kill()
     if min(seen) < 0:
-        raise ClientFailed(f"{sum(rate < 0 for rate in seen)} of {clients} clients failed")
+        raise ClientFailed(f"{sum(rate < 0 for rate in seen)} of {clients} clients failed; see their messages above")
     return sum(seen)

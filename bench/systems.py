@@ -1,7 +1,8 @@
 """The systems under comparison: where their servers come from and how each is started.
 
-Every server binds to loopback on free ports and writes below the folder it is given. Servers that are not ours live
-in virtual environments of their own under ``bench/.cache``, made on first use from the package registry.
+Every server takes free ports and writes below the folder it is given. All bind to loopback, except that Milvus 2.3.5
+has no setting for it and listens on every address; only the etcd inside it is held to loopback. Servers that are not
+ours live in virtual environments of their own under ``bench/.cache``, made on first use from the package registry.
 """
 
 from __future__ import annotations

@@ -5,9 +5,7 @@ owns the order of calls: who may write, what is in flight, who is told what.
 
 Invariants
 - At most one writer per pchannel may write; an opener of a higher term stops it and waits for its disk work to end.
-- Batches get their numbers when `append` is called, and are written, synced and answered in that order, in runs: all
-  that waits when the disk is free is one run with one sync.
-- The first error ends the writer, and each batch in flight is told what is certain about its fate.
+- `queue` numbers the batches and answers them in order; a run of them costs one hop to a disk thread and one sync.
 
 Race stories
 1. Two openers of one pchannel, terms 6 and 7. Whichever calls `open` second finds the other's claim: 6 after 7 is
@@ -19,42 +17,31 @@ Race stories
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from elanus.base.doors import Doors, Job
+from elanus.base.doors import Doors
 from elanus.base.errors import (
     CorruptedError,
-    ElanusError,
     FencedError,
-    OutcomeUnknownError,
-    OverloadedError,
     StorageError,
-    check,
 )
 from elanus.base.events import QUIET, Events
 from elanus.base.limits import (
-    LOG_BATCH_BYTES_MAX,
     LOG_FILE_BYTES_MAX,
-    LOG_FRAME_BYTES_MAX,
-    PENDING_WRITE_BYTES_MAX,
-    PENDING_WRITES_MAX,
 )
 from elanus.model.channel import ORIGIN, Position
 from elanus.wal.chain import ChainFile, ChainReader
-from elanus.wal.format import FILE_HEADER_BYTES, FileName, batch_bytes, frames, records_of
+from elanus.wal.format import FILE_HEADER_BYTES, FileName, frames, records_of
 from elanus.wal.log import Confirm, OpenReport, TruncatedError
-from elanus.wal.tail import Batch, Outcome, Tail
+from elanus.wal.queue import AppendQueue, Batch, Outcome
+from elanus.wal.tail import Tail
 
 if TYPE_CHECKING:
     from elanus.wal.log import Payload
 
-RUN_BYTES_MAX: Final = 2 * LOG_BATCH_BYTES_MAX
-"""A run of waiting batches ends with the one that exceeds this."""
 READ_FRAMES_PER_STEP: Final = 1024
 
 
@@ -62,27 +49,17 @@ def _always() -> None:
     """The guard of a log that needs none."""
 
 
-@dataclass(slots=True)
-class _Waiting:
-    batch: Batch
-    answer: asyncio.Future[None]
-
-
 class FileWriter:
     """`log.Writer` on one chain of files."""
 
     def __init__(self, doors: Doors, tail: Tail, term: int, report: OpenReport, guard: Callable[[], None]) -> None:
-        self._doors = doors
+        self._compute = doors.compute
         self._tail = tail
         self._term = term
         self._report = report
         self._guard = guard
         self._active = tail.active
-        self._next_sequence = 0
-        self._queue: deque[_Waiting] = deque()
-        self._queued_bytes = 0
-        self._job: Job | None = None
-        self._ended: ElanusError | None = None
+        self._queue = AppendQueue(doors.tasks, f"log-append-{term}", self._write)
 
     @property
     def term(self) -> int:
@@ -106,102 +83,27 @@ class FileWriter:
         self._tail.closed_files[:] = [file for file in self._tail.closed_files if file.name not in names]
 
     async def append(self, records: Sequence[Payload]) -> Position:
-        if self._ended is not None:
-            raise _again(self._ended)
-        size = batch_bytes(records)
-        check(len(records) > 0 and size <= LOG_FRAME_BYTES_MAX, f"a log batch of {len(records)} records, {size} bytes")
-        if len(self._queue) >= PENDING_WRITES_MAX or self._queued_bytes > PENDING_WRITE_BYTES_MAX:
-            raise OverloadedError(f"{len(self._queue)} log batches, {self._queued_bytes} bytes wait for the disk")
-        sequence = self._next_sequence
-        self._next_sequence += 1
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(Batch(sequence, records, size), answer))
-        self._queued_bytes += size
-        if self._job is None:
-            self._job = self._doors.tasks.spawn(self._drain(), name=f"log-append-{self._term}")
-        await answer
-        return Position(self._term, sequence, 0)
+        return Position(self._term, await self._queue.put(records), 0)
 
     async def fence(self, term: int) -> None:
         """Write nothing more; return when no disk work is under way."""
-        self._end(FencedError(f"term {self._term} was fenced by term {term}"))
+        self._queue.end(FencedError(f"term {self._term} was fenced by term {term}"))
         await self._release(mark=False)
 
     async def close(self) -> None:
-        if self._job is not None:
-            await self._job.wait()
-        healthy = self._ended is None
-        self._end(StorageError(f"the log of term {self._term} is closed"))
+        await self._queue.wait_idle()
+        healthy = not self._queue.ended
+        self._queue.end(StorageError(f"the log of term {self._term} is closed"))
         await self._release(mark=healthy)
 
     async def _release(self, *, mark: bool) -> None:
-        if self._job is not None:
-            await self._job.wait()
-        await self._doors.compute.run_io(partial(self._tail.close, mark=mark))
+        await self._queue.wait_idle()
+        await self._compute.run_io(partial(self._tail.close, mark=mark))
 
-    async def _drain(self) -> None:
-        """Write what waits, run by run, until nothing does. Cancelled, it leaves the fate of its run unknown."""
-        try:
-            while self._queue:
-                run = self._take_run()
-                outcome = Outcome(0, len(run), StorageError(f"the log of term {self._term} was interrupted"))
-                try:
-                    outcome = await self._doors.compute.run_io(
-                        self._tail.write, [one.batch for one in run], self._guard
-                    )
-                finally:
-                    self._settle(run, outcome)
-        finally:
-            self._job = None
-
-    def _take_run(self) -> list[_Waiting]:
-        run: list[_Waiting] = []
-        taken = 0
-        while self._queue and taken < RUN_BYTES_MAX:
-            run.append(self._queue.popleft())
-            taken += run[-1].batch.size
-        self._queued_bytes -= taken
-        return run
-
-    def _settle(self, run: list[_Waiting], outcome: Outcome) -> None:
-        if outcome.error is None:
-            self._active = self._tail.active
-            for one in run:
-                _answer(one, None)
-            return
-        if outcome.durable:
-            self._active = self._tail.active
-        doubtful = outcome.durable + outcome.unknown
-        for number, one in enumerate(run):
-            if number < outcome.durable:
-                _answer(one, None)
-            elif number < doubtful:
-                _answer(one, OutcomeUnknownError(f"a log write failed half-way: {outcome.error.message}"))
-            else:
-                _answer(one, _again(outcome.error))
-        self._end(outcome.error)
-
-    def _end(self, reason: ElanusError) -> None:
-        """Refuse what waits and all that comes. The first reason stays, except that a fence is never forgotten."""
-        if self._ended is None or isinstance(reason, FencedError):
-            self._ended = reason
-        while self._queue:
-            _answer(self._queue.popleft(), _again(self._ended))
-        self._queued_bytes = 0
-
-
-def _again(error: ElanusError) -> ElanusError:
-    """A fresh error of the same kind, so that tracebacks do not pile up on one instance."""
-    return type(error)(error.message)
-
-
-def _answer(waiting: _Waiting, error: ElanusError | None) -> None:
-    if waiting.answer.done():
-        return
-    if error is None:
-        waiting.answer.set_result(None)
-    else:
-        waiting.answer.set_exception(error)
+    async def _write(self, batches: Sequence[Batch]) -> Outcome:
+        outcome = await self._compute.run_io(self._tail.write, batches, self._guard)
+        self._active = self._tail.active
+        return outcome
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Final
 
 from elanus.base.doors import AppendFile, Files
 from elanus.base.errors import DiskFullError, ElanusError, StorageError
@@ -25,27 +25,9 @@ from elanus.wal.format import (
     encode_copy,
     encode_file_header,
 )
+from elanus.wal.queue import Batch, Outcome
 
-if TYPE_CHECKING:
-    from elanus.wal.log import Payload
-
-_COPY_PARTS_MAX = 1020
-
-
-class Batch(NamedTuple):
-    """One append: its number in the term, its records, and the bytes it takes in a file."""
-
-    sequence: int
-    records: Sequence[Payload]
-    size: int
-
-
-class Outcome(NamedTuple):
-    """Fate of a run of batches: the first `durable` are, the next `unknown` may be, the rest are not, for `error`."""
-
-    durable: int
-    unknown: int = 0
-    error: ElanusError | None = None
+_COPY_PARTS_MAX: Final = 1020
 
 
 class Tail:

@@ -1,1 +1,21 @@
-"""TBD."""
+"""The filter language: text to a typed tree, tree to a mask of the rows on which it is TRUE."""
+
+from __future__ import annotations
+
+from elanus.expr.errors import FilterError
+from elanus.expr.evaluate import evaluate
+from elanus.expr.filters import parse_filter, primary_key_values
+from elanus.expr.source import ShredCache, ShredSource, SortedSource, Source
+from elanus.expr.tree import Filter
+
+__all__ = [
+    "Filter",
+    "FilterError",
+    "ShredCache",
+    "ShredSource",
+    "SortedSource",
+    "Source",
+    "evaluate",
+    "parse_filter",
+    "primary_key_values",
+]

@@ -1,0 +1,88 @@
+"""ARRAY columns as offsets and flat elements; every predicate is a reduction over the flat elements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from elanus.expr.constants import COMPARISONS
+from elanus.model.columns import Mask, Rows, Values
+
+_KERNELS = {
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+}
+
+
+def compare_values(left: Values, symbol: str, right: Any) -> Mask:
+    """`left symbol right`, element by element; `right` is a constant or values of equal length."""
+    if isinstance(left, np.ndarray):
+        return np.asarray(COMPARISONS[symbol](left, right), np.bool_)
+    if not isinstance(right, pa.Array):
+        right = pa.scalar(right, left.type)
+    return np.asarray(_KERNELS[symbol](left, right).to_numpy(zero_copy_only=False), np.bool_)
+
+
+def take_values(values: Values, places: Rows) -> Values:
+    """The values at these places."""
+    return values[places] if isinstance(values, np.ndarray) else values.take(pa.array(places))
+
+
+@dataclass(frozen=True, slots=True)
+class ListView:
+    """Row i owns elements offsets[i] to offsets[i + 1] of `flat`; offsets is int64 of shape (rows + 1,)."""
+
+    offsets: npt.NDArray[np.int64]
+    flat: Values
+
+    @staticmethod
+    def of(array: pa.Array) -> ListView:
+        """View a large_list array; numbers and bools become NumPy, strings stay in Arrow."""
+        offsets = np.asarray(array.offsets, np.int64)
+        start, stop = int(offsets[0]), int(offsets[-1])
+        flat = array.values.slice(start, stop - start)
+        is_string = pa.types.is_large_string(flat.type) or pa.types.is_string(flat.type)
+        return ListView(offsets - start, flat if is_string else flat.to_numpy(zero_copy_only=False))
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Elements per row."""
+        return np.diff(self.offsets)
+
+    def any(self, hits: Mask) -> Mask:
+        """Rows that own at least one element where `hits` is True."""
+        totals = np.zeros(len(hits) + 1, np.int64)
+        np.cumsum(hits, out=totals[1:])
+        return np.asarray(totals[self.offsets[1:]] > totals[self.offsets[:-1]])
+
+    def element(self, index: int) -> tuple[Values, Mask]:
+        """Element `index` of each row (a filler where there is none) and whether there is one."""
+        index = min(index, len(self.flat))
+        places = self.offsets[:-1] + index
+        present = np.asarray(places < self.offsets[1:])
+        if len(self.flat) == 0:
+            filler = np.zeros(len(present), np.int64)
+            if isinstance(self.flat, np.ndarray):
+                return filler.astype(self.flat.dtype), present
+            return pa.array([""] * len(present), self.flat.type), present
+        return take_values(self.flat, np.where(present, places, 0)), present
+
+    def equals(self, wanted: list[Any]) -> Mask:
+        """Rows whose elements are `wanted`, in order."""
+        equal = np.asarray(self.lengths == len(wanted))
+        rows = np.flatnonzero(equal)
+        for place, value in enumerate(wanted):
+            elements = take_values(self.flat, self.offsets[rows] + place)
+            rows = rows[compare_values(elements, "==", value)]
+        result = np.zeros(len(equal), np.bool_)
+        result[rows] = True
+        return result

@@ -1,0 +1,104 @@
+"""Run a bound filter over a source: TRUE rows only, one vectorised pass per leaf.
+
+Trees are in negation normal form, so the TRUE rows of `And` and `Or` follow from the TRUE rows of their children.
+Children come cheapest first; once few rows are left to decide, the next child sees only those.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from elanus.base.doors import Random
+from elanus.base.errors import check
+from elanus.expr.leaves import truth
+from elanus.expr.source import Scope, Source
+from elanus.expr.tree import Always, And, Filter, Not, Or, Tree, cost
+from elanus.model.columns import Mask, Rows
+
+_CHEAP: Final = 2
+_CHEAP_SHARE: Final = 16
+_DEAR_SHARE: Final = 2
+
+
+def evaluate(filter: Filter, source: Source, rows: Rows | None = None, chance: Random | None = None) -> Mask:
+    """Mask of the rows of `source` (or of `rows`, in their order) on which `filter` is TRUE.
+
+    `chance` is needed by filters with `random_sample`, which keeps a share of the rows that pass the rest.
+    """
+    scope = Scope(source, rows)
+    mask = scope.full(True) if filter.root is None else _true_rows(filter.root, scope)
+    if filter.sample is None:
+        return mask
+    check(chance is not None, "random_sample needs a source of chance")
+    return _sampled(mask, filter, chance) if chance is not None else mask
+
+
+def _true_rows(tree: Tree, scope: Scope) -> Mask:
+    match tree:
+        case And(children):
+            return _all(children, scope)
+        case Or(children):
+            return _any(children, scope)
+        case Always(value):
+            return scope.full(value)
+        case Not(leaf):
+            value, known = truth(leaf, scope)
+            return ~value if known is None else known & ~value
+    value, known = truth(tree, scope)
+    return value if known is None else value & known
+
+
+def _all(children: tuple[Tree, ...], scope: Scope) -> Mask:
+    mask = _true_rows(children[0], scope)
+    for child in children[1:]:
+        survivors = int(np.count_nonzero(mask))
+        if survivors == 0:
+            return mask
+        if survivors * _share(child) > scope.count:
+            mask = mask & _true_rows(child, scope)
+            continue
+        places = np.flatnonzero(mask)
+        passed = places[_true_rows(child, scope.narrow(places))]
+        mask = scope.full(False)
+        mask[passed] = True
+    return mask
+
+
+def _any(children: tuple[Tree, ...], scope: Scope) -> Mask:
+    mask = _true_rows(children[0], scope)
+    for child in children[1:]:
+        undecided = scope.count - int(np.count_nonzero(mask))
+        if undecided == 0:
+            return mask
+        if undecided * _share(child) > scope.count:
+            mask = mask | _true_rows(child, scope)
+            continue
+        places = np.flatnonzero(~mask)
+        passed = places[_true_rows(child, scope.narrow(places))]
+        mask = mask.copy()
+        mask[passed] = True
+    return mask
+
+
+def _share(child: Tree) -> int:
+    """A child is given the remaining rows alone once they are at most one in this many."""
+    return _CHEAP_SHARE if cost(child) <= _CHEAP else _DEAR_SHARE
+
+
+def _sampled(mask: Mask, filter: Filter, chance: Random) -> Mask:
+    """Keep max(1, floor(n * p)) of the n TRUE rows; alone and above one half, drop max(1, floor(n * (1 - p)))."""
+    candidates = np.flatnonzero(mask)
+    share = 0.0 if filter.sample is None else filter.sample
+    count = len(candidates)
+    if count == 0:
+        return mask
+    if filter.root is None and share > 0.5:
+        kept = count - max(1, int(count * (1 - share)))
+    else:
+        kept = max(1, int(count * share))
+    generator = np.random.default_rng(chance.below(1 << 62))
+    result = np.zeros(len(mask), np.bool_)
+    result[generator.choice(candidates, kept, replace=False, shuffle=False)] = True
+    return result

@@ -1,0 +1,131 @@
+"""The entry: filter text to a `Filter`, memoised; and what can be read off a filter without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from elanus.expr.bind import bind
+from elanus.expr.errors import FilterError
+from elanus.expr.parser import parse
+from elanus.expr.sets import NumberSet, StringSet
+from elanus.expr.terms import Constant, Predicate, Term, label, require_unicode
+from elanus.expr.tree import Always, And, Compare, Filter, InSet, Operand, OperandKind, Tree, operands
+from elanus.model.schema import CollectionSchema
+
+MEMO_ENTRIES_MAX: Final = 1024
+MEMO_TEXT_CHARACTERS_MAX: Final = 4096
+
+
+class _SchemaIdentity:
+    """One schema object; the memo holds it, so its identity is never reused while an entry lives."""
+
+    __slots__ = ("schema",)
+
+    def __init__(self, schema: CollectionSchema) -> None:
+        self.schema = schema
+
+    def __hash__(self) -> int:
+        return id(self.schema)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SchemaIdentity) and self.schema is other.schema
+
+
+def parse_filter(text: str, schema: CollectionSchema, templates: Mapping[str, object] | None = None) -> Filter:
+    """Parse, bind and type `text`; blank text matches every row. Raises FilterError.
+
+    `templates` maps names to bool, int, float, str or lists (or NumPy arrays) of those.
+    """
+    if templates or len(text) > MEMO_TEXT_CHARACTERS_MAX:
+        return _parse(text, schema, templates or {})
+    return _memoised(text, _SchemaIdentity(schema))
+
+
+@lru_cache(maxsize=MEMO_ENTRIES_MAX)
+def _memoised(text: str, identity: _SchemaIdentity) -> Filter:
+    return _parse(text, identity.schema, {})
+
+
+def _parse(text: str, schema: CollectionSchema, templates: Mapping[str, object]) -> Filter:
+    try:
+        node = parse(require_unicode(text))
+        if node is None:
+            return Filter(text, None, frozenset(), _cache_key(text, schema, {}))
+        term = bind(node, text, schema, templates)
+    except FilterError as error:
+        raise FilterError(f"cannot parse expression: {_printable(text)}, error: {error.message}") from error
+    predicate = _predicate(term, text)
+    fields = frozenset() if predicate.tree is None else _field_ids(predicate.tree)
+    key = None if predicate.sample is not None else _cache_key(text, schema, templates)
+    return Filter(text, predicate.tree, fields, key, predicate.sample)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _predicate(term: Term, text: str) -> Predicate:
+    match term:
+        case Predicate(Always(True), sample):
+            return Predicate(None, sample)
+        case Predicate():
+            return term
+        case Constant(bool() as value, _, False):
+            return Predicate(None if value else Always(False))
+    raise FilterError(f"predicate is not a boolean expression: {text}, data type: {label(term)}")
+
+
+def _field_ids(tree: Tree) -> frozenset[int]:
+    return frozenset(operand.field_id for operand in operands(tree))
+
+
+def _cache_key(text: str, schema: CollectionSchema, templates: Mapping[str, object]) -> str:
+    key = f"{schema.name}\0{schema.version}\0{text}"
+    if not templates:
+        return key
+    return f"{key}\0{msgspec.json.encode(dict(templates), enc_hook=_plain, order='deterministic').decode()}"
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise FilterError("expression elements can only be scalars")
+
+
+PrimaryKeys = npt.NDArray[np.int64] | list[str]
+
+
+def primary_key_values(filter: Filter, schema: CollectionSchema, *, exact: bool = False) -> PrimaryKeys | None:
+    """Primary keys outside of which `filter` is never TRUE, ascending and distinct; None if it does not name them.
+
+    With `exact`, only a filter that is nothing but `pk == v` or `pk in [...]` answers; otherwise the filter still has
+    to be evaluated on the rows of these keys.
+    """
+    root = filter.root
+    if exact and filter.sample is not None:
+        return None
+    children = root.children if isinstance(root, And) and not exact else (root,)
+    found = [keys for child in children if (keys := _keys_of(child, schema.primary.field_id)) is not None]
+    return min(found, key=len) if found else None
+
+
+def _keys_of(tree: Tree | None, field_id: int) -> PrimaryKeys | None:
+    match tree:
+        case Compare(Operand() as operand, "==", value) if _is_key(operand, field_id):
+            return [value] if isinstance(value, str) else np.array([value], np.int64)
+        case InSet(operand, NumberSet() as values) if _is_key(operand, field_id):
+            return values.values
+        case InSet(operand, StringSet() as texts) if _is_key(operand, field_id):
+            keys: list[str] = texts.values.to_pylist()
+            return keys
+    return None
+
+
+def _is_key(operand: Operand, field_id: int) -> bool:
+    return operand.kind is OperandKind.FIELD and operand.field_id == field_id

@@ -1,0 +1,335 @@
+"""JSON columns decoded to typed columns, one path at a time.
+
+Documents of a block of rows are joined to one JSON array by Arrow and decoded in C by msgspec with a type that names
+only the path, so everything else is skipped, not built. The few lines that run per row (picking the leaf, its type)
+run once per source and path: the result is kept in the source's `ShredCache`.
+
+A number beyond the double range makes the typed decoder refuse its whole block; such a block is walked document by
+document instead, and the number becomes an infinity.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, compress
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from elanus.base.errors import CorruptedError
+from elanus.expr.arrays import take_values
+from elanus.expr.source import Scope, ShredSource
+from elanus.expr.syntax import PathStep
+from elanus.model.columns import Column, Mask, Rows
+
+BLOCK_ROWS: Final = 1 << 16
+PATH_TYPES_MAX: Final = 256
+NARROW_FACTOR: Final = 8
+
+MISSING, BOOL, INTEGER, FLOAT, STRING, LIST, OBJECT = range(7)
+_CODES: Final[dict[type, int]] = {
+    type(None): MISSING,
+    msgspec.UnsetType: MISSING,
+    bool: BOOL,
+    int: INTEGER,
+    float: FLOAT,
+    str: STRING,
+    list: LIST,
+    dict: OBJECT,
+}
+_INT64_LIMIT: Final = 1 << 63
+
+Path = tuple[PathStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shred:
+    """One JSON value per row. `kinds` holds the codes above (null counts as missing); `integers` is set where the
+    kind is BOOL (0, 1) or INTEGER, `numbers` where INTEGER or FLOAT, `strings` where STRING; elsewhere fillers.
+    `solid` is what EXISTS asks: not missing and not recursively empty. `lists` holds canonical JSON where LIST.
+    """
+
+    kinds: npt.NDArray[np.uint8]
+    integers: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.float64]
+    strings: pa.Array
+    solid: Mask
+    lists: pa.Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory."""
+        lists = 0 if self.lists is None else self.lists.nbytes
+        return int(self.kinds.nbytes * 18 + self.strings.nbytes + lists)
+
+    def take(self, rows: Rows) -> Shred:
+        """The values at these rows."""
+        return Shred(
+            self.kinds[rows],
+            self.integers[rows],
+            self.numbers[rows],
+            take_values(self.strings, rows),
+            self.solid[rows],
+            None if self.lists is None else take_values(self.lists, rows),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ListShred:
+    """JSON arrays per row: offsets into the flat `elements` as in `ListView`; rows that hold no array own none."""
+
+    is_list: Mask
+    is_missing: Mask
+    offsets: npt.NDArray[np.int64]
+    elements: Shred
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory."""
+        return int(self.is_list.nbytes * 2 + self.offsets.nbytes + self.elements.nbytes)
+
+    def take(self, rows: Rows) -> ListShred:
+        """The arrays at these rows."""
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return ListShred(self.is_list[rows], self.is_missing[rows], offsets, self.elements.take(places))
+
+
+def scalars(scope: Scope, field_id: int, path: Path) -> Shred:
+    """The values at `path`, from the source's cache where it has one."""
+    cached: Shred | None = _cached(scope, (field_id, path, "scalars"), Shred)
+    if cached is not None:
+        return cached
+    if _is_worth_keeping(scope) and isinstance(scope.source, ShredSource):
+        shred = shred_column(scope.source.column(field_id), path)
+        scope.source.shreds.put((field_id, path, "scalars"), shred)
+        return shred if scope.rows is None else shred.take(scope.rows)
+    return shred_column(scope.column(field_id), path)
+
+
+def lists(scope: Scope, field_id: int, path: Path) -> ListShred:
+    """The arrays at `path`, from the source's cache where it has one."""
+    cached: ListShred | None = _cached(scope, (field_id, path, "lists"), ListShred)
+    if cached is not None:
+        return cached
+    if _is_worth_keeping(scope) and isinstance(scope.source, ShredSource):
+        shred = shred_lists(scope.source.column(field_id), path)
+        scope.source.shreds.put((field_id, path, "lists"), shred)
+        return shred if scope.rows is None else shred.take(scope.rows)
+    return shred_lists(scope.column(field_id), path)
+
+
+def _cached(scope: Scope, key: tuple[object, ...], kind: type[Any]) -> Any:
+    if not isinstance(scope.source, ShredSource):
+        return None
+    entry = scope.source.shreds.get(key, kind)
+    return entry if entry is None or scope.rows is None else entry.take(scope.rows)
+
+
+def _is_worth_keeping(scope: Scope) -> bool:
+    return scope.rows is None or len(scope.rows) * NARROW_FACTOR >= scope.source.row_count
+
+
+def shred_column(column: Column, path: Path) -> Shred:
+    """Decode the values at `path` of a JSON column."""
+    blocks = [_classify(_leaves(block, path)) for block in _blocks(column)]
+    return blocks[0] if len(blocks) == 1 else _concatenate(blocks)
+
+
+def shred_lists(column: Column, path: Path) -> ListShred:
+    """Decode the arrays at `path` of a JSON column."""
+    parts = [_classify_lists(_leaves(block, path)) for block in _blocks(column)]
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    return ListShred(
+        np.concatenate([part.is_list for part in parts]),
+        np.concatenate([part.is_missing for part in parts]),
+        np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths))),
+        _concatenate([part.elements for part in parts]),
+    )
+
+
+def _blocks(column: Column) -> list[Column]:
+    starts = range(0, max(len(column), 1), BLOCK_ROWS)
+    return [column.slice(start, min(start + BLOCK_ROWS, len(column))) for start in starts]
+
+
+def _concatenate(blocks: Sequence[Shred]) -> Shred:
+    parts = [block.lists for block in blocks]
+    return Shred(
+        np.concatenate([block.kinds for block in blocks]),
+        np.concatenate([block.integers for block in blocks]),
+        np.concatenate([block.numbers for block in blocks]),
+        pa.concat_arrays([block.strings for block in blocks]),
+        np.concatenate([block.solid for block in blocks]),
+        None if any(part is None for part in parts) else pa.concat_arrays(parts),
+    )
+
+
+def _leaves(column: Column, path: Path) -> list[Any]:
+    """The value at `path` of each row as msgspec decodes it; None where it is missing or null."""
+    if len(column) == 0:
+        return []
+    documents: pa.Array = column.values
+    filled = np.asarray(pc.greater(pc.binary_length(documents), 0).to_numpy(zero_copy_only=False))
+    if column.valid is not None:
+        filled &= column.valid
+    if not filled.all():
+        documents = pc.if_else(pa.array(filled), documents, pa.scalar(b"null", documents.type))
+    whole = pa.LargeListArray.from_arrays(pa.array([0, len(documents)], pa.int64()), documents)
+    joined = pc.binary_join(whole, pa.scalar(b",", documents.type))[0].as_buffer()
+    if not all(_is_plain(step) for step in path):
+        return [_walk(document, path) for document in documents.to_pylist()]
+    decoder, structs = _decoder(path)
+    try:
+        values = decoder.decode(b"[" + memoryview(joined) + b"]")
+    except msgspec.DecodeError:
+        return [_walk(document, path) for document in documents.to_pylist()]
+    for step, struct in zip(path, structs, strict=True):
+        if isinstance(step, str):
+            values = [value.leaf if type(value) is struct else None for value in values]
+        else:
+            values = [value[step] if type(value) is list and len(value) > step else None for value in values]
+    return list(values)
+
+
+def _is_plain(step: PathStep) -> bool:
+    """Whether a key can be written without JSON escapes, which msgspec's field names cannot hold."""
+    return isinstance(step, int) or (step.isprintable() and '"' not in step and "\\" not in step)
+
+
+class _AnyObject(msgspec.Struct):
+    """An object none of whose keys matter."""
+
+
+@lru_cache(maxsize=PATH_TYPES_MAX)
+def _decoder(path: Path) -> tuple[msgspec.json.Decoder[Any], tuple[Any, ...]]:
+    """A decoder of an array of documents that builds only `path`, and the struct type met at each step."""
+    kind: Any = Any
+    structs: list[Any] = []
+    for step in reversed(path):
+        if isinstance(step, str):
+            struct = msgspec.defstruct("Step", [("leaf", kind, msgspec.field(name=step, default=msgspec.UNSET))])
+            structs.append(struct)
+            kind = struct | list[msgspec.Raw] | None | bool | int | float | str
+        else:
+            structs.append(None)
+            kind = list[kind] | _AnyObject | None | bool | int | float | str
+    return msgspec.json.Decoder(list[kind]), tuple(reversed(structs))
+
+
+def _walk(document: bytes, path: Path) -> Any:
+    """The value at `path` of one document that the typed decoder refused."""
+    raw: Any = document
+    for step in path:
+        wanted: Any = dict[str, msgspec.Raw] if isinstance(step, str) else list[msgspec.Raw]
+        try:
+            children = msgspec.json.decode(raw, type=wanted)
+        except msgspec.ValidationError:
+            return None
+        except msgspec.DecodeError as error:
+            raise CorruptedError(f"a stored JSON document cannot be decoded: {error}") from error
+        if isinstance(step, str):
+            raw = children.get(step)
+        else:
+            raw = children[step] if len(children) > step else None
+        if raw is None:
+            return None
+    try:
+        return _printable(json.loads(bytes(raw)))
+    except ValueError as error:
+        raise CorruptedError(f"a stored JSON document cannot be decoded: {error}") from error
+
+
+def _printable(value: Any) -> Any:
+    """`value` with lone surrogates, which JSON may spell and UTF-8 may not, replaced."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    return value
+
+
+def _classify(values: list[Any]) -> Shred:
+    count = len(values)
+    kinds = np.fromiter(map(_CODES.__getitem__, map(type, values)), np.uint8, count)
+    integers, numbers = np.zeros(count, np.int64), np.zeros(count, np.float64)
+    solid = np.asarray(kinds != MISSING)
+    whole = np.flatnonzero(kinds == INTEGER)
+    if len(whole):
+        picked = list(compress(values, kinds == INTEGER))
+        if min(picked) < -_INT64_LIMIT or max(picked) >= _INT64_LIMIT:
+            fits = np.array([-_INT64_LIMIT <= value < _INT64_LIMIT for value in picked])
+            numbers[whole[~fits]] = [_as_float(value) for value in compress(picked, ~fits)]
+            kinds[whole[~fits]] = FLOAT
+            whole, picked = whole[fits], list(compress(picked, fits))
+        integers[whole] = np.array(picked, np.int64)
+        numbers[whole] = integers[whole]
+    real = np.fromiter((type(value) is float for value in values), np.bool_, count)
+    numbers[real] = list(compress(values, real))
+    truth = kinds == BOOL
+    integers[truth] = list(compress(values, truth))
+    strings = _texts(values, kinds == STRING)
+    for row in np.flatnonzero(kinds >= LIST).tolist():
+        solid[row] = _is_solid(values[row])
+    return Shred(kinds, integers, numbers, strings, solid)
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _texts(values: list[Any], chosen: Mask) -> pa.Array:
+    if not chosen.any():
+        offsets = np.zeros(len(values) + 1, np.int64)
+        return pa.LargeStringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(b""))
+    if chosen.all():
+        return pa.array(values, pa.large_string())
+    return pa.array([value if type(value) is str else "" for value in values], pa.large_string())
+
+
+def _is_solid(value: Any) -> bool:
+    """Whether a decoded value is more than null, an empty container, or containers of such."""
+    if isinstance(value, list):
+        return any(_is_solid(item) for item in value)
+    if isinstance(value, dict):
+        return any(_is_solid(item) for item in value.values())
+    return value is not None
+
+
+def _classify_lists(values: list[Any]) -> ListShred:
+    count = len(values)
+    is_list = np.fromiter((type(value) is list for value in values), np.bool_, count)
+    is_missing = np.fromiter((value is None or value is msgspec.UNSET for value in values), np.bool_, count)
+    arrays = list(compress(values, is_list))
+    lengths = np.zeros(count, np.int64)
+    lengths[is_list] = [len(array) for array in arrays]
+    flat = list(chain.from_iterable(arrays))
+    shred = _classify(flat)
+    nested = shred.kinds == LIST
+    texts = [canonical(value) if type(value) is list else "" for value in flat] if nested.any() else flat
+    elements = Shred(
+        shred.kinds, shred.integers, shred.numbers, shred.strings, shred.solid,
+        pa.array(texts, pa.large_string()) if nested.any() else _texts(flat, nested),
+    )  # fmt: skip
+    return ListShred(is_list, is_missing, np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths))), elements)
+
+
+def canonical(value: Any) -> str:
+    """JSON text that two lists share only if they agree in types, values and order."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,145 @@
+"""What a bound sub-expression can be, and how names and templates become one.
+
+A term is a constant, an operand (one value per row), arithmetic on an operand, an array's length, or a predicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+
+from elanus.expr import syntax
+from elanus.expr.constants import type_of
+from elanus.expr.errors import FilterError
+from elanus.expr.lexer import INT64_MAX, INT64_MIN
+from elanus.expr.tree import Operand, OperandKind, Tree
+from elanus.model.schema import DYNAMIC_FIELD_NAME, CollectionSchema, FieldSchema
+from elanus.model.types import DataType
+
+
+class Constant(msgspec.Struct, frozen=True):
+    """A value known at parse time. `is_bare_bool`: a literal true or false, which is not a predicate by itself."""
+
+    value: Any
+    is_template: bool = False
+    is_bare_bool: bool = False
+
+
+class ArithmeticTerm(msgspec.Struct, frozen=True):
+    """`operand symbol constant`."""
+
+    operand: Operand
+    symbol: str
+    constant: Any
+
+
+class LengthTerm(msgspec.Struct, frozen=True):
+    """`array_length(operand)`."""
+
+    operand: Operand
+
+
+class TimeTerm(msgspec.Struct, frozen=True):
+    """`ISO '…'` in microseconds since the epoch."""
+
+    microseconds: int
+
+
+class Predicate(msgspec.Struct, frozen=True):
+    """A truth value per row; `sample` is set once `random_sample` was and-ed to it (`tree` None: nothing else was)."""
+
+    tree: Tree | None
+    sample: float | None = None
+
+
+Term: TypeAlias = Constant | Operand | ArithmeticTerm | LengthTerm | TimeTerm | Predicate
+
+
+def label(term: Term) -> str:
+    """The term's type in messages."""
+    match term:
+        case Constant(value):
+            return type_of(value).label
+        case Operand():
+            return term.value_type.label
+        case ArithmeticTerm(operand):
+            return operand.value_type.label
+        case LengthTerm():
+            return DataType.INT64.label
+        case TimeTerm():
+            return DataType.TIMESTAMPTZ.label
+    return DataType.BOOL.label
+
+
+class Names:
+    """Resolves identifiers against one schema."""
+
+    __slots__ = ("_dynamic", "_fields")
+
+    def __init__(self, schema: CollectionSchema) -> None:
+        self._fields = {field.name: field for field in schema.fields}
+        self._dynamic = schema.dynamic
+
+    def resolve(self, node: syntax.Name, text: str) -> Operand:
+        """The operand a name stands for; an undeclared one is a key of the dynamic field, where there is one."""
+        field = self._fields.get(node.name)
+        if field is not None:
+            return _declared(field, node, text)
+        if self._dynamic is None:
+            raise FilterError(f"field {node.name} not exist")
+        path = node.path if node.name == DYNAMIC_FIELD_NAME else (node.name, *node.path)
+        return Operand(OperandKind.JSON, self._dynamic.field_id, node.name, DataType.JSON, path=path)
+
+
+def _declared(field: FieldSchema, node: syntax.Name, text: str) -> Operand:
+    kind = field.data_type
+    if kind is DataType.TEXT:
+        raise FilterError(f"filter on text field ({field.name}) is not supported yet")
+    if kind is DataType.JSON:
+        return Operand(OperandKind.JSON, field.field_id, field.name, kind, path=node.path)
+    if kind is DataType.ARRAY and node.path:
+        step = node.path[0]
+        if len(node.path) != 1 or not isinstance(step, int):
+            raise FilterError("can only access array field with integer index")
+        return Operand(OperandKind.ELEMENT, field.field_id, field.name, kind, field.element_type, index=step)
+    if node.path:
+        raise FilterError(f"{kind.label} data type not supported accessed with []")
+    return Operand(OperandKind.FIELD, field.field_id, field.name, kind, field.element_type, is_primary=field.is_primary)
+
+
+def template_value(name: str, templates: Mapping[str, object]) -> Any:
+    """The constant behind `{name}`: bool, int, float, str, or a list of those."""
+    if name not in templates:
+        raise FilterError(f"the value of expression template variable name {{{name}}} is not found")
+    value = templates[name]
+    if value is None:
+        raise FilterError(f"expression template variable value is nil, template name: {{{name}}}")
+    return _plain(value)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        if not INT64_MIN <= value <= INT64_MAX:
+            raise FilterError(f"expression template value {value} is out of the range of Int64")
+        return value
+    if isinstance(value, str):
+        return require_unicode(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    raise FilterError("expression elements can only be scalars")
+
+
+def require_unicode(text: str) -> str:
+    """`text`, or FilterError where it cannot be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise FilterError("text is not valid UTF-8") from error
+    return text

@@ -5,6 +5,10 @@ each of them would load the command line and the plotting library.
 """
 
 if __name__ == "__main__":
+    from bench.environment import enter
+
+    enter()
+
     from bench.cli import main
 
     raise SystemExit(main())

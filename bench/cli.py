@@ -16,9 +16,10 @@ import msgspec
 import numpy as np
 
 from bench import plot, report
+from bench.environment import CACHE, ROOT
 from bench.kernel import Kernel
 from bench.measure import RECALL_MIN, Measures, Plan, measure, measure_faiss
-from bench.systems import CACHE, ROOT, SERVERS
+from bench.systems import SERVERS
 from bench.workload import HELD_OUT, Dataset, load
 
 SAMPLE = ROOT / "src" / "elanus" / "app" / "sample" / "packages.parquet"

@@ -6,13 +6,13 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
+from bench.environment import PYMILVUS_VERSION, installed
 from bench.measure import CALL_QUERIES, RECALL_MIN, Measures
-from bench.systems import PYMILVUS_VERSION, elanus_version
+from bench.systems import elanus_version
 from bench.workload import HELD_OUT, Dataset
 
 TIMED_QUERIES_MIN = 1800
@@ -63,18 +63,12 @@ def _cpu_model() -> str:
     return platform.machine()
 
 
-def _installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def heading(data: Dataset, measured: Sequence[Measures], notes: Sequence[str]) -> Heading:
     """Versions of everything in the run, the machine, the data and the method."""
     versions = {"elanus": elanus_version()} | {each.name: each.version for each in measured}
-    versions |= {"pymilvus": _installed("pymilvus"), "faiss": _installed("faiss-cpu")}
-    versions |= {"grpcio": _installed("grpcio"), "Python": platform.python_version()}
+    libraries = {"pymilvus": "pymilvus", "faiss": "faiss-cpu", "grpcio": "grpcio"}
+    versions |= {name: installed(package) or "not installed" for name, package in libraries.items()}
+    versions["Python"] = platform.python_version()
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     rows, dim = data.vectors.shape

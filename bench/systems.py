@@ -2,7 +2,7 @@
 
 Every server takes free ports and writes below the folder it is given. All bind to loopback, except that Milvus 2.3.5
 has no setting for it and listens on every address; only the etcd inside it is held to loopback. Servers that are not
-ours live in virtual environments of their own under ``bench/.cache``, made on first use from the package registry.
+ours live in virtual environments of their own.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.environment import CACHE, PYMILVUS_VERSION, ROOT, server_python, virtual_environment
 from bench.procs import Server, free_ports
 
-ROOT = Path(__file__).resolve().parent.parent
-CACHE = ROOT / "bench" / ".cache"
 MILVUS_VERSION = "2.3.5"
 LITE_VERSION = "3.2.2"
 MILVUS_ROLES = (
     *("root_coord", "proxy", "proxy_internal", "query_coord", "query_node"),
     *("index_coord", "index_node", "data_coord", "data_node"),
 )
-PYMILVUS_VERSION = "2.6.17"
-"""For milvus-lite's server, which imports it; the client's version is the one of the project's environment."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +52,6 @@ class System:
     launch: Callable[[Path], Launch]
 
 
-def _venv(name: str, *requirements: str) -> Path:
-    """The folder of a virtual environment that holds `requirements`, created when missing."""
-    folder = CACHE / f"venv-{name}"
-    stamp = folder / "ready"
-    wanted = " ".join(requirements)
-    if not (stamp.exists() and stamp.read_text() == wanted):
-        sys.stderr.write(f"bench: installing {wanted} into {folder}\n")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(folder / "bin/pip"), "install", "--quiet", *requirements], check=True)
-        stamp.write_text(wanted)
-    return folder
-
-
 def _output(*command: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
@@ -85,8 +69,8 @@ def elanus_version() -> str:
 
 def _elanus_launch(folder: Path) -> Launch:
     port, metrics_port = free_ports(2)
-    script = Path(sys.executable).parent / "elanus"
-    head = (str(script),) if script.exists() else (sys.executable, "-m", "elanus")
+    script = Path(server_python()).parent / "elanus"
+    head = (str(script),) if script.exists() else (server_python(), "-m", "elanus")
     options = ("--data", str(folder / "data"), "--host", "127.0.0.1", "--port", str(port))
     return Launch((*head, "serve", *options, "--metrics-port", str(metrics_port)), port, folder)
 
@@ -100,7 +84,7 @@ def _milvus_bin() -> Path:
 
 def _milvus_setup() -> None:
     """Install the package and unpack the server binary it carries, as its own launcher does on its first start."""
-    venv = _venv("milvus", f"milvus=={MILVUS_VERSION}")
+    venv = virtual_environment("milvus", f"milvus=={MILVUS_VERSION}")
     target = _milvus_bin()
     if (target / "ready").exists():
         return
@@ -147,7 +131,7 @@ def _milvus_launch(folder: Path) -> Launch:
 
 
 def _lite_setup() -> None:
-    _venv("lite", f"milvus-lite=={LITE_VERSION}", f"pymilvus=={PYMILVUS_VERSION}")
+    virtual_environment("lite", f"milvus-lite=={LITE_VERSION}", f"pymilvus=={PYMILVUS_VERSION}")
 
 
 def _lite_launch(folder: Path) -> Launch:

@@ -44,10 +44,10 @@ def _true_rows(tree: Tree, scope: Scope) -> Mask:
         case Always(value):
             return scope.full(value)
         case Not(leaf):
-            value, known = truth(leaf, scope)
-            return ~value if known is None else known & ~value
-    value, known = truth(tree, scope)
-    return value if known is None else value & known
+            found = truth(leaf, scope)
+            return ~found.value if found.known is None else found.known & ~found.value
+    found = truth(tree, scope)
+    return found.value if found.known is None else found.value & found.known
 
 
 def _all(children: tuple[Tree, ...], scope: Scope) -> Mask:

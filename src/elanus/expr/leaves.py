@@ -143,9 +143,9 @@ def _json_compare(values: shred.Shred, symbol: str, value: Any) -> Mask:
         return np.asarray((values.kinds == shred.BOOL) & compare(values.integers, int(value)))
     if isinstance(value, str):
         strings = values.kinds == shred.STRING
-        return strings & compare_values(values.strings, symbol, value) if strings.any() else strings
+        return np.asarray(strings & compare_values(values.strings, symbol, value) if strings.any() else strings)
     if isinstance(value, float):
-        return _is_numeric(values) & compare(values.numbers, value)
+        return np.asarray(_is_numeric(values) & compare(values.numbers, value))
     # An integer is compared exactly with stored integers, as a double with stored doubles.
     exact = (values.kinds == shred.INTEGER) & compare(values.integers, value)
     return np.asarray(exact | ((values.kinds == shred.FLOAT) & compare(values.numbers, float(value))))
@@ -173,11 +173,11 @@ def _is_same(elements: shred.Shred, value: Any) -> Mask:
     if isinstance(value, list):
         if elements.lists is None:
             return np.zeros(len(elements), np.bool_)
-        return (elements.kinds == shred.LIST) & compare_values(elements.lists, "==", shred.canonical(value))
+        return np.asarray((elements.kinds == shred.LIST) & compare_values(elements.lists, "==", shred.canonical(value)))
     same = _json_compare(elements, "==", value)
     if not is_number(value):
         return same
-    return same & (elements.kinds == (shred.FLOAT if isinstance(value, float) else shred.INTEGER))
+    return np.asarray(same & (elements.kinds == (shred.FLOAT if isinstance(value, float) else shred.INTEGER)))
 
 
 def _between(leaf: Between, scope: Scope) -> Truth:
@@ -213,16 +213,16 @@ def _probe(wanted: NumberSet | StringSet | BoolSet, values: Values) -> Mask:
 
 def _json_in_set(values: shred.Shred, wanted: NumberSet | StringSet | BoolSet) -> Mask:
     if isinstance(wanted, StringSet):
-        return (values.kinds == shred.STRING) & wanted.contains(values.strings)
+        return np.asarray((values.kinds == shred.STRING) & wanted.contains(values.strings))
     if isinstance(wanted, BoolSet):
-        return (values.kinds == shred.BOOL) & wanted.contains(values.integers == 1)
+        return np.asarray((values.kinds == shred.BOOL) & wanted.contains(values.integers == 1))
     if wanted.values.dtype.kind == "f":
         return _is_numeric(values) & wanted.contains(values.numbers)
-    exact = (values.kinds == shred.INTEGER) & wanted.contains(values.integers)
+    exact: Mask = (values.kinds == shred.INTEGER) & wanted.contains(values.integers)
     real = values.kinds == shred.FLOAT
     if not real.any():
         return exact
-    return exact | (real & np.isin(values.numbers, wanted.values.astype(np.float64)))
+    return np.asarray(exact | (real & np.isin(values.numbers, wanted.values.astype(np.float64))))
 
 
 def _like(leaf: Like, scope: Scope) -> Truth:
@@ -319,17 +319,17 @@ def _apply(values: npt.NDArray[Any], symbol: str, constant: Any) -> npt.NDArray[
     with np.errstate(all="ignore"):
         match symbol:
             case "+":
-                return np.add(values, constant)
+                return np.asarray(np.add(values, constant))
             case "-":
-                return np.subtract(values, constant)
+                return np.asarray(np.subtract(values, constant))
             case "*":
-                return np.multiply(values, constant)
+                return np.asarray(np.multiply(values, constant))
             case "%":
-                return np.fmod(values, constant)
+                return np.asarray(np.fmod(values, constant))
         if values.dtype.kind != "i":
-            return np.divide(values, constant)
+            return np.asarray(np.divide(values, constant))
         if constant == -1:
-            return np.negative(values)
+            return np.asarray(np.negative(values))
         quotient = values // constant
         inexact = (values % constant != 0) & ((values < 0) != (constant < 0))
         return np.asarray(quotient + inexact)

@@ -134,7 +134,7 @@ def arithmetic(left: Term, symbol: str, right: Term, text: str) -> Term:
     if isinstance(left, Constant) and isinstance(right, Operand):
         _check_arithmetic(right, left.value, name)
         if symbol not in "+*":
-            raise FilterError(f"{name} field is not yet supported")
+            raise FilterError("module field is not yet supported")
         left, right = right, left
     if not isinstance(left, Operand) or not isinstance(right, Constant):
         raise FilterError(f"'{name}' can only be used between integer or floating or json field expressions")

@@ -24,7 +24,7 @@ _HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 class NumberSet:
     """Distinct numbers in ascending order, of the dtype of the columns they are probed with (integers: int64).
 
-    `table` is, for integers that lie close together, a truth value for each integer from values[0] to values[-1];
+    `table` is, for integers that lie close together, one truth value per integer from values[0] - 1 to values[-1] + 1;
     otherwise a table over the top 16 bits of a multiplicative hash, which lets few strangers through to an exact probe.
     """
 
@@ -41,8 +41,8 @@ class NumberSet:
             return NumberSet(distinct, None, False)
         span = int(distinct[-1]) - int(distinct[0]) + 1
         if span <= _TABLE_SPAN_MAX:
-            table = np.zeros(span, np.bool_)
-            table[distinct - distinct[0]] = True
+            table = np.zeros(span + 2, np.bool_)
+            table[distinct - distinct[0] + 1] = True
             return NumberSet(distinct, table, False)
         if len(distinct) > _HASH_SIZE_MAX:
             return NumberSet(distinct, None, False)
@@ -68,15 +68,10 @@ class NumberSet:
         return found
 
     def _direct(self, column: npt.NDArray[Any], table: Mask) -> Mask:
-        # Unsigned wrap-around sends everything below the first value far beyond the last one.
-        offsets = column.astype(np.int64, copy=False).view(np.uint64) - np.uint64(int(self.values[0]) % (1 << 64))
-        inside = offsets < np.uint64(len(table))
-        if len(table) <= 1 << 16:
-            return np.asarray(inside & table[np.minimum(offsets, np.uint64(len(table) - 1)).view(np.int64)])
-        found = inside
-        candidates = np.flatnonzero(inside)
-        found[candidates] = table[offsets[candidates].view(np.int64)]
-        return found
+        # Wrapping subtraction maps the range one to one; everything outside it is clipped onto the two False ends.
+        base = np.uint64((int(self.values[0]) - 1) % (1 << 64))
+        places = (column.astype(np.int64, copy=False).view(np.uint64) - base).view(np.int64)
+        return table.take(places, mode="clip")
 
     def _search(self, column: npt.NDArray[Any]) -> Mask:
         if len(self.values) == 0:

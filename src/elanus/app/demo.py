@@ -26,7 +26,6 @@ DIMENSION = 384
 BATCH_ROWS = 500
 ANSWERS = 4
 STOP_S_MAX = 15.0
-SHOWN_CHARACTERS = 58
 SERVES = " on "  # the server's announcement ends in ` on ADDRESS`
 FIELDS = ["package", "section", "installed_size_kb", "description"]
 
@@ -35,9 +34,9 @@ QUESTIONS = (
     ("relational database server", ""),
     ("play music from the command line", "installed_size_kb < 500"),
     ("chess game with a strong computer opponent", 'section == "games"'),
-    ("fonts for Japanese text", 'package like "fonts-%" and installed_size_kb > 1000'),
-    ("machine learning classifiers", 'section in ["python", "gnu-r"] and depends < 10'),
-    ("video conference", 'array_contains(tags, "interface::x11")'),
+    ("fonts for Japanese text", 'package like "fonts-%" and installed_size_kb > 5000'),
+    ("machine learning classifiers", 'section in ["science", "gnu-r"] and depends < 20'),
+    ("educational games for children", 'array_contains(tags, "interface::x11")'),
 )
 
 
@@ -179,20 +178,19 @@ def ask(tools: Tools, client: Any, question: tuple[str, Any], condition: str) ->
     )[0]
     took_ms = (time.monotonic() - begun) * 1000
     title = f"[bold]{text}[/]" + (f"   where [cyan]{condition.replace('[', chr(92) + '[')}[/]" if condition else "")
-    table = tools.rich.table.Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    table = tools.rich.table.Table(box=None, show_header=False, padding=(0, 1, 0, 2), expand=True)
+    for share in (None, 3, None, None, 5):
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=share)
     for hit in hits:
         entity = hit["entity"]
-        shown = entity["description"]
-        if len(shown) > SHOWN_CHARACTERS:
-            shown = shown[: SHOWN_CHARACTERS - 1] + "…"
         table.add_row(
             f"{hit['distance']:.3f}",
             f"[green]{entity['package']}[/]",
             entity["section"],
             f"{entity['installed_size_kb']:,} kB",
-            shown.replace("[", "\\["),
+            entity["description"].replace("[", "\\["),
         )
-    tools.console.print(f"{title}   [dim]{took_ms:.1f} ms[/]")
+    tools.console.print(f"{title}   [dim]{took_ms:.1f} ms[/]", soft_wrap=True)
     tools.console.print(table)
     tools.console.print()
 
@@ -216,12 +214,17 @@ def ask_own_words(tools: Tools, client: Any, words: str) -> None:
 
 def say_how_to_go_on(tools: Tools, data: str | None, own_words: bool) -> None:
     """The next steps, with commands that can be copied."""
-    say = tools.console.print
-    say("[bold]How to go on[/]")
+    steps = [
+        ("run a server", "elanus serve    (make serve)"),
+        ("use it", 'pymilvus.MilvusClient("http://127.0.0.1:19530")'),
+        ("without a server", 'elanus.connect("./my.db") gives a MilvusClient of a folder'),
+    ]
     if not own_words:
-        say('  ask in your own words    elanus demo "draw a family tree"     (make demo WORDS="draw a family tree")')
-    say("  run a server             elanus serve                         (make serve)")
-    say('  use it                   pymilvus.MilvusClient("http://127.0.0.1:19530")')
-    say('  without any server       elanus.connect("./my.db")            a MilvusClient of a folder')
+        steps.insert(
+            0, ("ask in your words", 'elanus demo "draw a family tree"    (make demo WORDS="draw a family tree")')
+        )
     if data:
-        say(f"  the demo's data          elanus serve --data {shlex.quote(os.path.abspath(data))}", soft_wrap=True)
+        steps.append(("serve this data", f"elanus serve --data {shlex.quote(os.path.abspath(data))}"))
+    tools.console.print("[bold]How to go on[/]")
+    for goal, command in steps:
+        tools.console.print(f"  {goal:<18}  {command}", soft_wrap=True)

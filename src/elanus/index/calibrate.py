@@ -23,7 +23,7 @@ from elanus.model.types import Metric
 RECALL: Final = 0.98
 RANKS: Final = (10, 100)
 SAMPLE_QUERIES: Final = 64
-SHIFT: Final = np.float32(0.35)
+SHIFT: Final = np.float32(0.2)
 """How far a sample moves towards another row: real queries are not stored points."""
 
 

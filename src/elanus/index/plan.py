@@ -14,8 +14,8 @@ share is a local estimate of the selectivity and says how wide to look next.
 A cost model in measured constants picks the cheaper way first; a neighbourhood that turned out too small is widened
 only while that is estimated cheaper than scoring, so a search costs at most a small multiple of the exact one.
 
-A search without a mask gets the effort that the user asked for and no more. If the index gives up early (a graph may
-leave rows unreachable), the exact search answers instead.
+A search without a mask, or with one that nearly every row passes, gets the effort that the user asked for and no more.
+If the index gives up early (a graph may leave rows unreachable), the exact search answers instead.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from elanus.index.vectors import Vectors
 from elanus.model.types import Metric
 
 ATTEMPTS_MAX: Final = 3
+NEARLY_ALL: Final = 0.99
+"""Passing share from which a mask, such as a few deletes, does not change how hard the index tries."""
 WIDTH_ENTRIES_MAX: Final = 4 << 20
 """Entries (queries x width) of one unfiltered answer held at once."""
 RANGE_FACTORS: Final = (4, 32)
@@ -74,7 +76,8 @@ def estimate_us(
     if index is None:
         return exact
     width = request.k if mask is None else _width(request.k, max(mask.count, 1) / len(vectors))
-    return min(exact, _index_us(index, request, width, mask is not None) * len(request.queries))
+    calibrated = mask is not None and mask.count < NEARLY_ALL * len(vectors)
+    return min(exact, _index_us(index, request, width, calibrated) * len(request.queries))
 
 
 # --- the best k -----------------------------------------------------------------------------------------------------
@@ -108,11 +111,13 @@ def _search_filtered(index: VectorIndex, vectors: Vectors, request: SearchReques
     answer = empty_answer(len(request.queries), request.k, request.metric)
     pending = np.arange(len(request.queries))
     width = _width(request.k, mask.count / len(vectors))
+    calibrated = mask.count < NEARLY_ALL * len(vectors)
     for _ in range(ATTEMPTS_MAX):
         left = replace(request, queries=request.queries[pending])
-        if _index_us(index, left, width, True) * len(pending) >= _exact_us(vectors, left, mask):
+        if _index_us(index, left, width, calibrated) * len(pending) >= _exact_us(vectors, left, mask):
             break
-        near = index.search(left.queries, width, None, index.params_for(width, request.params))
+        params = index.params_for(width, request.params) if calibrated else request.params
+        near = index.search(left.queries, width, None, params)
         kept = mask.keep[near.rows] & (near.rows >= 0)
         counts = kept.sum(axis=1)
         done = counts >= request.k
@@ -120,6 +125,7 @@ def _search_filtered(index: VectorIndex, vectors: Vectors, request: SearchReques
         pending = pending[~done]
         if not len(pending):
             return _ties_ordered(answer, request.metric)
+        calibrated = True
         width = max(2 * width, _width(request.k, (float(counts[~done].mean()) + 0.5) / width))
     _answer_exactly(answer, pending, vectors, request, mask)
     return _ties_ordered(answer, request.metric)

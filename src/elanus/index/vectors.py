@@ -41,7 +41,10 @@ def inverse(lengths: Floats) -> Floats:
 
 def normalised(vectors: Floats) -> Floats:
     """A copy with every vector at length 1; zero vectors stay zero."""
-    lengths = norms(vectors)
+    squares = squared_norms(vectors)
+    if len(squares) == 1 and SAFE_SQUARE_MIN < squares[0] < SAFE_SQUARE_MAX:
+        return np.asarray(vectors / np.sqrt(squares), np.float32)
+    lengths = norms(vectors, squares)
     lengths[lengths == 0] = 1
     return vectors / lengths[:, None]
 

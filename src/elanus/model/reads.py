@@ -33,6 +33,7 @@ class ShardRead(msgspec.Struct, frozen=True, kw_only=True):
     guarantee_timestamp: int = 0
     at_timestamp: int = 0
     partition_ids: tuple[int, ...] | None = None
+    dropped_partition_ids: tuple[int, ...] = ()
     filter: str = ""
     templates: dict[str, Any] = {}
     vector: VectorQuery | None = None

@@ -210,10 +210,11 @@ class FlushReply(msgspec.Struct, frozen=True):
 
 class ShardTarget(msgspec.Struct, frozen=True, kw_only=True):
     """The manifest a shard's delegator should serve, with the nodes that hold each of its segments.
-    `loaded` False: serve nothing, release what is held."""
+    `loaded` False: serve nothing, release what is held. `ready` False: it will be served, so let reads wait."""
 
     manifest: Manifest
     loaded: bool
+    ready: bool = True
     locations: dict[int, int] = {}
     partition_ids: tuple[int, ...] | None = None
 

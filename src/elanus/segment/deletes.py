@@ -15,15 +15,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from elanus.base.errors import CorruptedError
 from elanus.model.channel import Position
-from elanus.model.columns import Batch, Column, Rows, concatenate, decode_batch, encode_batch
+from elanus.model.columns import Column, Rows, Values, concatenate, from_arrow, to_arrow
 from elanus.model.timestamp import TIMESTAMP_MAX
 
 ALL_PARTITIONS: Final = 0
 Timestamps = npt.NDArray[np.uint64]
-
-_KEY, _TIMESTAMP, _PARTITION = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +71,28 @@ def concatenate_deletes(parts: Sequence[Deletes]) -> Deletes:
 
 
 def encode_deletes(deletes: Deletes) -> pa.Buffer:
-    """The content of a delete file: an Arrow IPC stream."""
-    columns = {
-        _KEY: deletes.keys,
-        _TIMESTAMP: Column(deletes.timestamps),
-        _PARTITION: Column(deletes.partition_ids),
-    }
-    return encode_batch(Batch(len(deletes), columns))
+    """The content of a delete file: Parquet with columns `key`, `timestamp` and `partition_id` (0: all)."""
+    table = pa.table(
+        {
+            "key": to_arrow(deletes.keys),
+            "timestamp": pa.array(deletes.timestamps),
+            "partition_id": pa.array(deletes.partition_ids),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
 
 
-def decode_deletes(data: bytes | memoryview, row_count: int) -> Deletes:
+def decode_deletes(data: bytes | memoryview, name: str) -> Deletes:
     """The inverse of `encode_deletes`."""
-    columns = decode_batch(data, row_count).columns
-    timestamps: Any = columns[_TIMESTAMP].values
-    partition_ids: Any = columns[_PARTITION].values
-    return Deletes(columns[_KEY], timestamps, partition_ids)
+    try:
+        table = pq.read_table(pa.BufferReader(pa.py_buffer(data)), use_threads=False)
+    except pa.ArrowInvalid as error:
+        raise CorruptedError(f"{name}: not a delete file: {error}") from error
+    timestamps: Any = from_arrow(table.column("timestamp")).values
+    partition_ids: Any = from_arrow(table.column("partition_id")).values
+    return Deletes(from_arrow(table.column("key")), timestamps, partition_ids)
 
 
 class DeleteLog:
@@ -93,6 +101,11 @@ class DeleteLog:
     def __init__(self) -> None:
         self._positions: list[Position] = []
         self._parts: list[Deletes] = []
+
+    @property
+    def count(self) -> int:
+        """Deletes held."""
+        return sum(len(part) for part in self._parts)
 
     def add(self, position: Position, deletes: Deletes) -> None:
         """Note a delete record; positions rise."""
@@ -114,3 +127,15 @@ class DeleteLog:
         kept = [index for index, at in enumerate(self._positions) if at > position]
         self._positions = [self._positions[index] for index in kept]
         self._parts = [self._parts[index] for index in kept]
+
+    def touches_since(self, keys: Values, timestamp: int) -> bool:
+        """Whether a delete above `timestamp` names one of `keys`."""
+        for part in self._parts:
+            recent = part.timestamps > np.uint64(timestamp)
+            if not recent.any():
+                continue
+            named = part.keys.values
+            same = np.isin(named, keys) if isinstance(named, np.ndarray) else np.asarray(pc.is_in(named, keys))
+            if (same & recent).any():
+                return True
+        return False

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from elanus.index.registry import VectorIndex
+from elanus.index.contract import VectorIndex
+from elanus.index.vectors import Vectors, squared_norms
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.columns import Batch, Column, Mask, Rows, Values
 from elanus.model.schema import CollectionSchema
 from elanus.model.timestamp import TIMESTAMP_MAX
+from elanus.model.types import DataType
 from elanus.segment.deletes import Deletes, Timestamps, hide
 from elanus.segment.keys import KeyRuns
 from elanus.segment.reader import Visibility, missing_column, visible_rows
@@ -96,6 +98,7 @@ class GrowingSegment:
         self._timestamps = _Array(np.empty(0, np.uint64))
         self._deleted_at = _Array(np.empty(0, np.uint64))
         self._partitions = _Array(np.empty(0, np.int64))
+        self._squares: dict[int, _Array] = {}
         self._keys = KeyRuns()
 
     def append(self, batch: Batch, partition_ids: Rows, timestamp: int, position: Position) -> None:
@@ -108,6 +111,9 @@ class GrowingSegment:
             if field.field_id not in self._columns:
                 self._columns[field.field_id] = _GrowingColumn(column)
             self._columns[field.field_id].extend(column, self.row_count)
+            if field.data_type is DataType.FLOAT_VECTOR:
+                squares = squared_norms(column.values)
+                self._squares.setdefault(field.field_id, _Array(squares)).extend(squares)
         self._timestamps.extend(np.full(count, timestamp, np.uint64))
         self._deleted_at.extend(np.full(count, TIMESTAMP_MAX, np.uint64))
         self._partitions.extend(partition_ids)
@@ -132,6 +138,10 @@ class GrowingSegment:
     def column(self, field_id: int, row_count: int) -> Column:
         """The first `row_count` rows of a field."""
         return self._columns[field_id].view(row_count)
+
+    def vectors(self, field_id: int, row_count: int) -> Vectors:
+        """The first rows of a float vector field, norms included."""
+        return Vectors(self.column(field_id, row_count).values, self._squares[field_id].view(row_count))
 
     def timestamps(self, row_count: int) -> Timestamps:
         """Record timestamps of the first rows."""
@@ -190,9 +200,8 @@ class GrowingReader:
     def column(self, field_id: int) -> Column:
         return self._segment.column(field_id, self._row_count)
 
-    def vectors(self, field_id: int) -> npt.NDArray[np.float32]:
-        values: npt.NDArray[np.float32] = self.column(field_id).values
-        return values
+    def vectors(self, field_id: int) -> Vectors:
+        return self._segment.vectors(field_id, self._row_count)
 
     def index(self, field_id: int) -> VectorIndex | None:
         return None

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from elanus.index.registry import VectorIndex
+from elanus.index.contract import VectorIndex
+from elanus.index.vectors import Vectors
 from elanus.model.columns import NUMPY_DTYPES, Column, Mask, Rows, Values, arrow_type
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType
@@ -52,8 +52,8 @@ class Reader(Protocol):
         """A column of all rows."""
         ...
 
-    def vectors(self, field_id: int) -> npt.NDArray[np.float32]:
-        """A dense vector column, (rows, dimension) float32."""
+    def vectors(self, field_id: int) -> Vectors:
+        """A float vector column with its norms."""
         ...
 
     def index(self, field_id: int) -> VectorIndex | None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from elanus.base.errors import CorruptedError, check
-from elanus.index.registry import VectorIndex
+from elanus.expr import ShredCache
+from elanus.index.contract import VectorIndex
+from elanus.index.vectors import Vectors
 from elanus.model.channel import Position
 from elanus.model.columns import Column, Mask, Rows, Values
 from elanus.model.schema import CollectionSchema
@@ -38,10 +39,13 @@ class SealedSegment:
         self.delete_version = 0
         self.delete_timestamp_max = 0
         self.indexes: Mapping[int, VectorIndex] = {}
+        self.shreds = ShredCache()
+        self.sorted_field_id = schema.primary.field_id
         self.index_ids: tuple[int, ...] = ()
         self._scalars = scalars
         self._vectors = vectors
         self._missing: dict[int, Column] = {}
+        self._float_vectors: dict[int, Vectors] = {}
         self._deleted_at = scalars.deleted_at()
         if self._deleted_at is not None:
             marked = self._deleted_at[self._deleted_at != np.iinfo(np.uint64).max]
@@ -81,9 +85,11 @@ class SealedSegment:
             self._missing[field_id] = missing_column(field, self.row_count)
         return self._missing[field_id]
 
-    def vectors(self, field_id: int) -> npt.NDArray[np.float32]:
-        values: npt.NDArray[np.float32] = self.column(field_id).values
-        return values
+    def vectors(self, field_id: int) -> Vectors:
+        known = self._float_vectors.get(field_id)
+        if known is None:
+            known = self._float_vectors[field_id] = Vectors(self.column(field_id).values)
+        return known
 
     def index(self, field_id: int) -> VectorIndex | None:
         return self.indexes.get(field_id)

@@ -1,0 +1,94 @@
+"""The data node.
+
+Stateless: a task names its inputs, reads them from the object store, writes files under names that contain the task's
+token, and answers with their entries. Nothing it writes is visible until the coordinator commits it; what a killed or
+superseded task wrote is garbage that no manifest names. One task runs at a time, on the background pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from elanus.base.doors import Doors
+from elanus.base.errors import check
+from elanus.index.registry import build, resolve
+from elanus.model.columns import Column
+from elanus.model.segment import IndexFile, SegmentEntry
+from elanus.nodes.contracts import BuildTask, CompactTask
+from elanus.objects import paths
+from elanus.objects.checksums import map_verified, read_verified, write_file
+from elanus.objects.store import ObjectStore
+from elanus.segment.deletes import decode_deletes
+from elanus.segment.files import open_vectors
+from elanus.segment.merge import merged_rows
+from elanus.segment.sealed import SealedSegment
+from elanus.segment.storage import SegmentPlace, open_segment, write_segment
+
+
+class DataNode:
+    """See the module's head; implements `contracts.Data`."""
+
+    def __init__(self, doors: Doors, objects: ObjectStore, threads: int) -> None:
+        self._doors = doors
+        self._objects = objects
+        self._threads = threads
+        self._slot = asyncio.Semaphore(1)
+
+    async def build(self, task: BuildTask) -> IndexFile:
+        field = task.schema.field_by_id(task.definition.field_id)
+        check(field is not None, f"no field {task.definition.field_id}")
+        assert field is not None
+        resolved = resolve(task.definition.params, field)
+        async with self._slot:
+            file = task.entry.vectors[field.field_id]
+            data = await map_verified(self._doors, self._objects, file)
+            vectors = _indexable(open_vectors(data, file.key))
+            parts = await self._doors.compute.run_background(build, resolved, vectors, self._threads)
+            folder = paths.folder_of(task.entry.scalars.key)
+            key = paths.index(folder, task.definition.index_id, task.token, resolved.index_type)
+            ref = await write_file(self._doors, self._objects, key, list(parts))
+        return IndexFile(
+            index_id=task.definition.index_id,
+            field_id=field.field_id,
+            resolved_type=resolved.index_type,
+            metric_type=task.definition.metric_type,
+            file=ref,
+            params={name: str(value) for name, value in resolved.params.items()},
+        )
+
+    async def compact(self, task: CompactTask) -> SegmentEntry | None:
+        async with self._slot:
+            parts = [await self._open_input(task, segment_id) for segment_id in task.inputs]
+            through = min(part.deletes_through for part in parts)
+            data = await self._doors.compute.run_background(
+                merged_rows, parts, task.schema, task.purge_before, task.expire_before
+            )
+            if data is None:
+                return None
+            place = SegmentPlace(
+                task.collection_id, task.manifest.vchannel, task.output_id, parts[0].entry.partition_id, through
+            )
+            return await write_segment(self._doors, self._objects, data, task.schema, place)
+
+    async def _open_input(self, task: CompactTask, segment_id: int) -> SealedSegment:
+        """An input with every delete of the task's manifest folded in."""
+        entry = task.manifest.segment(segment_id)
+        check(entry is not None, f"segment {segment_id} is not in the task's manifest")
+        assert entry is not None
+        segment = await open_segment(self._doors, self._objects, entry, task.schema)
+        for file in task.manifest.deletes:
+            if file.through > segment.deletes_through:
+                data = await read_verified(self._doors, self._objects, file.file)
+                segment.apply_deletes(decode_deletes(data, file.file.key), file.through)
+        segment.deletes_through = max(segment.deletes_through, task.manifest.flushed_through)
+        return segment
+
+
+def _indexable(column: Column) -> np.ndarray:
+    """Vectors as float32, C-contiguous; null rows are zeros, which searches mask out."""
+    values = np.ascontiguousarray(column.values, dtype=np.float32)
+    if column.valid is not None:
+        values = np.where(column.valid[:, None], values, np.float32(0))
+    return values

@@ -1,0 +1,127 @@
+"""The query node.
+
+Owns: which sealed segments are loaded here, and for each the position through which deletes are applied. Stateless:
+everything comes from the object store and from delegators, and losing it loses nothing.
+
+Invariants: a segment is listed only when its files are verified and mapped and it has the deletes of the manifest it
+was loaded with; a range of deletes is applied to a segment only if it begins at or below that segment's position (a
+later range would leave a gap); a read is answered only if every segment it names is listed and has reached the position
+it names. All state changes happen between awaits, on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from elanus.base.doors import Doors
+from elanus.index.contract import VectorIndex
+from elanus.index.registry import load as load_index
+from elanus.model.channel import Position
+from elanus.model.errors import DeletesBehindError, SegmentNotFoundError
+from elanus.model.reads import Found, Hits
+from elanus.model.segment import IndexFile, Manifest, SegmentEntry
+from elanus.nodes.contracts import DeleteRange, NodeStatus, SegmentLoad, SegmentRead
+from elanus.objects.checksums import map_verified, read_verified
+from elanus.objects.store import ObjectStore
+from elanus.search.execute import Execution
+from elanus.segment.deletes import Deletes, decode_deletes
+from elanus.segment.reader import Visibility
+from elanus.segment.sealed import SealedSegment
+from elanus.segment.storage import open_segment
+
+
+class QueryNode:
+    """See the module's head; implements `contracts.Query`."""
+
+    def __init__(self, doors: Doors, objects: ObjectStore, execution: Execution) -> None:
+        self._doors = doors
+        self._objects = objects
+        self._execution = execution
+        self._segments: dict[int, SealedSegment] = {}
+        self._loading: dict[int, asyncio.Lock] = {}
+
+    # --- loading ----------------------------------------------------------------------------------------------------
+    async def load(self, load: SegmentLoad) -> None:
+        segment_id = load.entry.segment_id
+        async with self._loading.setdefault(segment_id, asyncio.Lock()):
+            segment = self._segments.get(segment_id)
+            fresh = segment is None
+            if segment is None:
+                segment = await open_segment(self._doors, self._objects, load.entry, load.schema)
+            await self._load_indexes(segment, load.entry)
+            await self._fold_deletes(segment, load.manifest)
+            if fresh:
+                self._segments[segment_id] = segment
+
+    async def _load_indexes(self, segment: SealedSegment, entry: SegmentEntry) -> None:
+        wanted = {file.index_id: file for file in entry.indexes}
+        if tuple(sorted(wanted)) == segment.index_ids and entry.indexes == segment.entry.indexes:
+            return
+        indexes = {}
+        for file in entry.indexes:
+            known = segment.index(file.field_id)
+            if known is not None and file in segment.entry.indexes:
+                indexes[file.field_id] = known
+            else:
+                indexes[file.field_id] = await self._map_index(file)
+        segment.indexes = indexes
+        segment.index_ids = tuple(sorted(wanted))
+        segment.entry = msgspec.structs.replace(segment.entry, indexes=entry.indexes)
+
+    async def _map_index(self, file: IndexFile) -> VectorIndex:
+        return load_index(await map_verified(self._doors, self._objects, file.file))
+
+    async def _fold_deletes(self, segment: SealedSegment, manifest: Manifest) -> None:
+        for file in manifest.deletes:
+            if file.through > segment.deletes_through:
+                data = await read_verified(self._doors, self._objects, file.file)
+                segment.apply_deletes(decode_deletes(data, file.file.key), file.through)
+        segment.deletes_through = max(segment.deletes_through, manifest.flushed_through)
+
+    async def release(self, segment_ids: tuple[int, ...]) -> None:
+        for segment_id in segment_ids:
+            self._segments.pop(segment_id, None)
+            self._loading.pop(segment_id, None)
+            self._execution.masks.forget_segment(segment_id)
+
+    async def apply_deletes(self, deletes: DeleteRange, segment_ids: tuple[int, ...]) -> None:
+        columns = Deletes(deletes.keys, deletes.timestamps, deletes.partition_ids)
+        for segment_id in segment_ids:
+            segment = self._segments.get(segment_id)
+            if segment is not None and deletes.after <= segment.deletes_through < deletes.through:
+                segment.apply_deletes(columns, deletes.through)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+    async def search(self, read: SegmentRead) -> Hits:
+        segments = self._ready(read.segment_ids, read.deletes_through)
+        return await self._execution.search(segments, read.read, segments[0].schema, _visibility(read))
+
+    async def query(self, read: SegmentRead) -> Found:
+        segments = self._ready(read.segment_ids, read.deletes_through)
+        return await self._execution.query(segments, read.read, segments[0].schema, _visibility(read))
+
+    def _ready(self, segment_ids: Sequence[int], through: Position) -> list[SealedSegment]:
+        segments = []
+        for segment_id in segment_ids:
+            segment = self._segments.get(segment_id)
+            if segment is None:
+                raise SegmentNotFoundError(segment_id)
+            if segment.deletes_through < through:
+                raise DeletesBehindError(f"segment {segment_id} has deletes through {segment.deletes_through}")
+            segments.append(segment)
+        return segments
+
+    async def status(self) -> NodeStatus:
+        return NodeStatus(
+            segments={segment_id: segment.deletes_through for segment_id, segment in self._segments.items()},
+            indexes={segment_id: segment.index_ids for segment_id, segment in self._segments.items()},
+            memory_bytes=sum(segment.entry.size_bytes for segment in self._segments.values()),
+        )
+
+
+def _visibility(read: SegmentRead) -> Visibility:
+    request = read.read
+    return Visibility(request.at_timestamp, request.partition_ids, request.dropped_partition_ids, request.expire_before)

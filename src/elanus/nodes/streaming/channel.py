@@ -1,0 +1,304 @@
+"""A pchannel under its owner: one log, one appender task, the shards it carries.
+
+Write path. Writers put a request in a bounded queue and wait. The appender takes what waits, refuses whatever can be
+refused, stamps the rest, appends them as one batch, and when that is durable applies each record to its shard and
+answers. After the stamp nothing is skipped: if the append or the apply cannot complete, the term ends here (`fail`),
+and the writers of that batch learn either that nothing was written or that the outcome is unknown.
+
+States: opening (replaying; reads and writes wait), owning, failed (writes are refused as retriable; a new term reopens
+the log and replays what this owner had not applied), closed.
+
+Stories this file answers
+1. Two requests in one batch, insert(7) and delete(7): each record has its own timestamp, so the delete hides the row.
+2. An append fails half way. The frames may or may not be found by the next opener. Going on and flushing past them
+   would lose or revive them: hence `fail`, reopen under a new term, and replay from the last *applied* position.
+3. A guarded write (partial upsert) in one batch with another write of its key: a batch is cut before a guarded write,
+   so that the guard is compared with a state that holds everything stamped before it.
+4. A client goes away while its write is queued or in flight: the request is the appender's, not the caller's task, so
+   cancellation of the caller changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from elanus.base.doors import Doors, Job
+from elanus.base.errors import ElanusError, OverloadedError, UnavailableError, check
+from elanus.base.limits import (
+    LOG_BATCH_BYTES_MAX,
+    LOG_BATCH_RECORDS_MAX,
+    PENDING_WRITE_BYTES_MAX,
+    PENDING_WRITES_MAX,
+)
+from elanus.model.channel import ORIGIN, Position
+from elanus.model.errors import (
+    ChannelNotAvailableError,
+    PartitionNotFoundError,
+    SchemaMismatchError,
+    WriteConflictError,
+)
+from elanus.model.records import ChangeRecord, Record, ShardChange, WriteRecord
+from elanus.nodes.contracts import Coordinator, ShardWrite, WriteReply
+from elanus.nodes.streaming.shard import Shard
+from elanus.nodes.streaming.stamps import Stamps
+from elanus.wal.log import Writer
+from elanus.wal.records import encode_record
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A write that waits; exactly one of `write` and `change` is set."""
+
+    write: ShardWrite | None
+    change: ShardChange | None
+    size_bytes: int
+    reply: asyncio.Future[WriteReply]
+
+    @property
+    def vchannel(self) -> str:
+        request = self.write or self.change
+        assert request is not None
+        return request.vchannel
+
+
+class Channel:
+    """See the module's head. `on_applied` is told of every batch applied, for those who seal and checkpoint."""
+
+    def __init__(
+        self,
+        doors: Doors,
+        pchannel: str,
+        coordinator: Coordinator,
+        on_create: Callable[[ShardChange, Position], Shard],
+        on_applied: Callable[[set[str]], None],
+    ) -> None:
+        self.pchannel = pchannel
+        self.term = 0
+        self.shards: dict[str, Shard] = {}
+        self.stamps = Stamps(doors.clock, coordinator)
+        self.applied = ORIGIN
+        self._doors = doors
+        self._coordinator = coordinator
+        self._on_create = on_create
+        self._on_applied = on_applied
+        self._writer: Writer | None = None
+        self._queue: deque[_Pending] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._appender: Job | None = None
+
+    # --- ownership --------------------------------------------------------------------------------------------------
+    @property
+    def is_owned(self) -> bool:
+        """Whether writes are taken."""
+        return self._writer is not None
+
+    def own(self, term: int, writer: Writer) -> None:
+        """Start taking writes under an opened, confirmed and replayed log."""
+        self.term = term
+        self._writer = writer
+        if self._appender is None:
+            self._appender = self._doors.tasks.spawn(self._append_for_ever(), name=f"append {self.pchannel}")
+
+    async def close(self) -> None:
+        """Let the batch in flight finish, refuse the rest, release the log."""
+        await self._idle.wait()
+        if self._appender is not None:
+            self._appender.cancel()
+        self._refuse_all(UnavailableError(f"{self.pchannel} is closing"))
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            await writer.close()
+
+    def _fail(self) -> None:
+        """The log handle is dead: end the term and ask for a new one."""
+        self._writer = None
+        report = self._coordinator.report_failed(self.pchannel, self.term)
+        self._doors.tasks.spawn(report, name=f"report {self.pchannel}")
+
+    def shard(self, vchannel: str) -> Shard:
+        """The shard, or the error that sends the caller to refresh its route."""
+        shard = self.shards.get(vchannel)
+        if shard is None or shard.dropped:
+            raise ChannelNotAvailableError(vchannel)
+        return shard
+
+    # --- writes -----------------------------------------------------------------------------------------------------
+    async def write(self, write: ShardWrite) -> WriteReply:
+        """Durable and applied when it returns."""
+        size = (write.batch.nbytes if write.batch is not None else 0) + (
+            write.delete_keys.nbytes if write.delete_keys is not None else 0
+        )
+        return await self._submit(write, None, size)
+
+    async def change(self, change: ShardChange) -> WriteReply:
+        """Log a DDL change and apply it."""
+        return await self._submit(None, change, 0)
+
+    async def _submit(self, write: ShardWrite | None, change: ShardChange | None, size_bytes: int) -> WriteReply:
+        if self._writer is None:
+            raise UnavailableError(f"{self.pchannel} is not open for writes")
+        if len(self._queue) >= PENDING_WRITES_MAX or (
+            self._queue and self._queued_bytes + size_bytes > PENDING_WRITE_BYTES_MAX
+        ):
+            raise OverloadedError("too many writes are waiting for the log")
+        reply: asyncio.Future[WriteReply] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Pending(write, change, size_bytes, reply))
+        self._queued_bytes += size_bytes
+        self._wake.set()
+        return await asyncio.shield(reply)
+
+    def _refuse_all(self, error: ElanusError) -> None:
+        while self._queue:
+            _answer(self._queue.popleft(), error)
+        self._queued_bytes = 0
+
+    async def _append_for_ever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._idle.clear()
+            try:
+                while self._queue:
+                    await self._append_some()
+            finally:
+                self._idle.set()
+
+    async def _append_some(self) -> None:
+        writer = self._writer
+        if writer is None:
+            self._refuse_all(UnavailableError(f"{self.pchannel} lost its log; it is being opened again"))
+            return
+        try:
+            await self.stamps.reserve(LOG_BATCH_RECORDS_MAX)
+        except ElanusError as error:
+            self._refuse_all(UnavailableError(f"no timestamps: {error.message}"))
+            return
+        batch = [pending for pending in self._take_batch() if self._admit(pending)]
+        if not batch:
+            return
+        records = [self._stamp(pending) for pending in batch]
+        try:
+            first = await writer.append([encode_record(record) for record in records])
+        except ElanusError as error:
+            for pending in batch:
+                _answer(pending, error)
+            self._fail()
+            return
+        self._apply_batch(batch, records, first)
+
+    def _take_batch(self) -> list[_Pending]:
+        batch: list[_Pending] = []
+        size = 0
+        while self._queue and len(batch) < LOG_BATCH_RECORDS_MAX and size < LOG_BATCH_BYTES_MAX:
+            guarded = self._queue[0].write is not None and self._queue[0].write.guard_timestamp is not None
+            if guarded and batch:
+                break
+            pending = self._queue.popleft()
+            self._queued_bytes -= pending.size_bytes
+            size += pending.size_bytes
+            batch.append(pending)
+            if guarded:
+                break
+        return batch
+
+    def _admit(self, pending: _Pending) -> bool:
+        """Refuse here whatever can be refused; afterwards nothing is skipped."""
+        try:
+            if pending.write is not None:
+                self._check_write(pending.write)
+            elif pending.change is not None:
+                return self._check_change(pending)
+        except ElanusError as error:
+            _answer(pending, error)
+            return False
+        return True
+
+    def _check_write(self, write: ShardWrite) -> None:
+        shard = self.shard(write.vchannel)
+        if write.schema_version > shard.schema.version:
+            raise UnavailableError(f"{write.vchannel} does not know schema version {write.schema_version} yet")
+        if write.schema_version < shard.schema.version and write.batch is not None:
+            known = {field.field_id for field in shard.schema.fields}
+            if not set(write.batch.columns) <= known:
+                raise SchemaMismatchError(shard.schema.name)
+        if write.partition_ids is not None:
+            unknown = set(np.unique(write.partition_ids).tolist()) - shard.partition_ids
+            if unknown:
+                raise PartitionNotFoundError(sorted(unknown)[0])
+        if write.guard_timestamp is not None and write.batch is not None:
+            keys = write.batch.columns[shard.schema.primary.field_id]
+            if shard.written_since(keys, write.guard_timestamp):
+                raise WriteConflictError("a row of a partial upsert was written since it was read")
+
+    def _check_change(self, pending: _Pending) -> bool:
+        change = pending.change
+        assert change is not None
+        shard = self.shards.get(change.vchannel)
+        if shard is None and change.kind != "create":
+            raise ChannelNotAvailableError(change.vchannel)
+        if shard is not None and change.intent_id <= shard.intent_id:
+            _answer(pending, WriteReply(shard.last_timestamp, shard.last_position))
+            return False
+        return True
+
+    def _stamp(self, pending: _Pending) -> Record:
+        timestamp = self.stamps.draw()
+        if pending.change is not None:
+            return ChangeRecord(pending.vchannel, timestamp, pending.change)
+        write = pending.write
+        assert write is not None
+        return WriteRecord(
+            write.vchannel,
+            timestamp,
+            write.schema_version,
+            write.batch,
+            write.partition_ids,
+            write.delete_keys,
+            write.delete_partition_id,
+        )
+
+    def _apply_batch(self, batch: list[_Pending], records: list[Record], first: Position) -> None:
+        touched = set()
+        for offset, (pending, record) in enumerate(zip(batch, records, strict=True)):
+            position = first._replace(offset=offset)
+            self.apply(record, position)
+            touched.add(record.vchannel)
+            _answer(pending, WriteReply(record.timestamp, position))
+        self._on_applied(touched)
+
+    def apply(self, record: Record, position: Position) -> None:
+        """Apply one durable record; the same for fresh appends and for replay."""
+        check(position > self.applied, f"{self.pchannel}: position {position} after {self.applied}")
+        before, self.applied = self.applied, position
+        self.stamps.raise_floor(record.timestamp)
+        shard = self.shards.get(record.vchannel)
+        if isinstance(record, ChangeRecord):
+            if shard is None and record.change.kind == "create":
+                shard = self.shards[record.vchannel] = self._on_create(record.change, before)
+            if shard is not None and position > shard.manifest.flushed_through:
+                shard.apply_change(record, position)
+        elif shard is not None and position > shard.manifest.flushed_through and not shard.dropped:
+            shard.apply(record, position)
+
+    async def settle(self) -> None:
+        """Wait until everything stamped so far is applied."""
+        while not self._idle.is_set():
+            await self._idle.wait()
+
+
+def _answer(pending: _Pending, outcome: WriteReply | ElanusError) -> None:
+    if pending.reply.done():
+        return
+    if isinstance(outcome, ElanusError):
+        pending.reply.set_exception(outcome)
+        pending.reply.exception()
+    else:
+        pending.reply.set_result(outcome)

@@ -1,0 +1,254 @@
+"""Reads of one shard: evidence, one timestamp, one pinned view, growing data here, sealed data at query nodes.
+
+A read runs at the shard's last applied timestamp, chosen and pinned together without an await between. No lease guards
+it. What guards it is evidence that no newer owner can have acknowledged a write when the read arrived: one linearizable
+read of the channel's term record that began after the arrival, shared by all reads then waiting. Bounded accepts
+evidence up to `BOUNDED_STALENESS_S` old, Session needs it only above the last applied timestamp, Eventually never.
+
+A query node must have applied all deletes through the position that the read names; one that has not says so, is sent
+what it lacks, and is asked again. A segment that a node does not hold (any more) means the view is old: the whole shard
+is read again on the newest one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from elanus.base.doors import Clock
+from elanus.base.errors import FencedError, UnavailableError
+from elanus.model.channel import ORIGIN, Position
+from elanus.model.errors import CollectionNotLoadedError, DeletesBehindError, ReadTimeoutError, SegmentNotFoundError
+from elanus.model.reads import Found, Hits, ShardRead
+from elanus.model.types import ConsistencyLevel
+from elanus.nodes.contracts import DeleteRange, Query, SegmentLoad, SegmentRead
+from elanus.nodes.streaming.channel import Channel
+from elanus.nodes.streaming.shard import Shard, View
+from elanus.search.execute import Execution
+from elanus.search.reduce import merge_found, merge_hits
+from elanus.segment.reader import Reader, Visibility
+
+BOUNDED_STALENESS_S: Final = 5.0
+READ_ATTEMPTS_MAX: Final = 5
+READ_WAIT_S: Final = 10.0
+_POLL_S: Final = 0.02
+
+R = TypeVar("R", Hits, Found)
+
+
+class Evidence:
+    """Shared linearizable reads of one channel's term record."""
+
+    def __init__(self, clock: Clock, read_term: Callable[[], Awaitable[int]]) -> None:
+        self._clock = clock
+        self._read_term = read_term
+        self._begun_s = float("-inf")
+        self._next: asyncio.Future[None] | None = None
+
+    async def begun_after_now(self, term: int) -> None:
+        """Return once a read of the record, begun after this call, has shown `term` to be current."""
+        begun = self._clock.monotonic_s()
+        if await self._read_term() != term:
+            raise FencedError(f"term {term} is no longer current")
+        self._begun_s = max(self._begun_s, begun)
+
+    async def at_most_old(self, term: int, seconds: float) -> None:
+        """As above, but evidence that began up to `seconds` ago will do."""
+        if self._clock.monotonic_s() - self._begun_s > seconds:
+            await self.begun_after_now(term)
+
+
+class Delegator:
+    """Serves the shards of one channel."""
+
+    def __init__(
+        self, clock: Clock, channel: Channel, evidence: Evidence, nodes: Mapping[int, Query], execution: Execution
+    ) -> None:
+        self._clock = clock
+        self._channel = channel
+        self._evidence = evidence
+        self._nodes = nodes
+        self._execution = execution
+        self._sent: dict[tuple[int, str, int], Position] = {}
+
+    async def search(self, read: ShardRead) -> Hits:
+        """The best hits of the shard."""
+        vector = read.vector
+        assert vector is not None
+        shard, parts = await self._read(read, self._search_growing, lambda node, request: node.search(request))
+        if len(parts) == 1:
+            return parts[0]
+        return merge_hits(parts, len(vector.queries), vector.k, self._execution.larger_is_better(vector))
+
+    async def query(self, read: ShardRead) -> Found:
+        """The matching rows of the shard in key order, or their number."""
+        shard, parts = await self._read(read, self._query_growing, lambda node, request: node.query(request))
+        position = shard.last_position
+        if read.count_only:
+            total = sum(part.row_count for part in parts)
+            return Found(row_count=total, read_timestamp=parts[0].read_timestamp, read_position=position)
+        merged = parts[0] if len(parts) == 1 else merge_found(parts, read.limit)
+        return msgspec.structs.replace(merged, read_position=position)
+
+    # --- one read, repeated on newer views --------------------------------------------------------------------------
+    async def _read(
+        self,
+        read: ShardRead,
+        growing: Callable[[Shard, list[Reader], ShardRead, Visibility], Awaitable[R]],
+        sealed: Callable[[Query, SegmentRead], Awaitable[R]],
+    ) -> tuple[Shard, list[R]]:
+        for _ in range(READ_ATTEMPTS_MAX):
+            shard = await self._prepare(read)
+            try:
+                return shard, await self._read_once(shard, read, growing, sealed)
+            except (SegmentNotFoundError, DeletesBehindError):
+                await self._clock.sleep(_POLL_S)
+        raise UnavailableError(f"{read.vchannel}: its segments keep moving")
+
+    async def _prepare(self, read: ShardRead) -> Shard:
+        """Evidence and visibility as the read's level asks; returns the shard with a view to serve."""
+        shard = self._channel.shard(read.vchannel)
+        term = self._channel.term
+        if read.level is ConsistencyLevel.STRONG:
+            await self._evidence.begun_after_now(term)
+        elif read.level is ConsistencyLevel.BOUNDED:
+            await self._evidence.at_most_old(term, BOUNDED_STALENESS_S)
+        wanted = max(read.guarantee_timestamp, read.at_timestamp)
+        if wanted > shard.last_timestamp:
+            await self._evidence.begun_after_now(term)
+            await self._reach(shard, wanted)
+        deadline_s = self._clock.monotonic_s() + READ_WAIT_S
+        while shard.view is None:
+            if not shard.awaited:
+                raise CollectionNotLoadedError(shard.manifest.collection_id)
+            if self._clock.monotonic_s() > deadline_s:
+                raise ReadTimeoutError(f"{read.vchannel} is not serviceable yet")
+            await self._clock.sleep(_POLL_S)
+        return shard
+
+    async def _reach(self, shard: Shard, timestamp: int) -> None:
+        """Wait until the shard is complete through `timestamp`: nothing later is stamped at or below it, and everything
+        stamped before is applied. A timestamp the oracle has not reached is waited for, within bounds."""
+        deadline_s = self._clock.monotonic_s() + READ_WAIT_S
+        while not self._channel.stamps.is_granted(timestamp):
+            await self._channel.stamps.reserve(1)
+            if self._channel.stamps.is_granted(timestamp):
+                break
+            if self._clock.monotonic_s() > deadline_s:
+                raise ReadTimeoutError(f"timestamp {timestamp} lies ahead of the cluster's time")
+            await self._clock.sleep(_POLL_S)
+        self._channel.stamps.raise_floor(timestamp)
+        await self._channel.settle()
+        shard.last_timestamp = max(shard.last_timestamp, timestamp)
+
+    async def _read_once(
+        self,
+        shard: Shard,
+        read: ShardRead,
+        growing: Callable[[Shard, list[Reader], ShardRead, Visibility], Awaitable[R]],
+        sealed: Callable[[Query, SegmentRead], Awaitable[R]],
+    ) -> list[R]:
+        with shard.pin() as view:
+            if view is None:
+                raise SegmentNotFoundError(shard.vchannel)
+            _check_readable(view, read)
+            timestamp = read.at_timestamp or shard.last_timestamp
+            visibility = _visibility(shard, view, read, timestamp)
+            readers: list[Reader] = [] if read.ignore_growing else [s.reader() for s in view.growing if s.row_count]
+            through = max(view.manifest.flushed_through, shard.deletes.last or ORIGIN)
+            by_node = _segments_by_node(view, visibility)
+            narrowed = msgspec.structs.replace(
+                read,
+                at_timestamp=timestamp,
+                partition_ids=visibility.partition_ids,
+                dropped_partition_ids=visibility.dropped_partitions,
+            )
+            parts: list[R] = []
+            if readers or not by_node:
+                parts.append(await growing(shard, readers, narrowed, visibility))
+            for node_id, segment_ids in by_node.items():
+                node = self._node(node_id)
+                await self._send_deletes(shard, view, node_id, segment_ids, through)
+                request = SegmentRead(segment_ids=segment_ids, deletes_through=through, read=narrowed)
+                try:
+                    parts.append(await sealed(node, request))
+                except DeletesBehindError:
+                    await self._catch_up(shard, view, node_id, segment_ids)
+                    raise
+            return parts
+
+    def _node(self, node_id: int) -> Query:
+        node = self._nodes.get(node_id)
+        if node is None:
+            raise SegmentNotFoundError(f"node {node_id}")
+        return node
+
+    # --- deletes to query nodes -------------------------------------------------------------------------------------
+    async def _send_deletes(
+        self, shard: Shard, view: View, node_id: int, segment_ids: tuple[int, ...], through: Position
+    ) -> None:
+        sent_key = (node_id, shard.vchannel, view.manifest.version)
+        after = self._sent.get(sent_key, view.manifest.flushed_through)
+        if through <= after:
+            return
+        deletes = shard.deletes.between(after, through)
+        if deletes is None:
+            return
+        batch = DeleteRange(
+            vchannel=shard.vchannel,
+            after=after,
+            through=through,
+            keys=deletes.keys,
+            timestamps=deletes.timestamps,
+            partition_ids=deletes.partition_ids,
+        )
+        await self._node(node_id).apply_deletes(batch, tuple(view.locations))
+        self._sent = {key: at for key, at in self._sent.items() if key[:2] != sent_key[:2]}
+        self._sent[sent_key] = through
+
+    async def _catch_up(self, shard: Shard, view: View, node_id: int, segment_ids: tuple[int, ...]) -> None:
+        """Let a node that lacks deletes read them from the manifest's files; the next attempt sends the rest."""
+        self._sent.pop((node_id, shard.vchannel, view.manifest.version), None)
+        for segment_id in segment_ids:
+            entry = view.manifest.segment(segment_id)
+            if entry is not None:
+                load = SegmentLoad(vchannel=shard.vchannel, entry=entry, schema=shard.schema, manifest=view.manifest)
+                await self._node(node_id).load(load)
+
+    # --- the growing part -------------------------------------------------------------------------------------------
+    async def _search_growing(
+        self, shard: Shard, readers: list[Reader], read: ShardRead, visibility: Visibility
+    ) -> Hits:
+        return await self._execution.search(readers, read, shard.schema, visibility)
+
+    async def _query_growing(
+        self, shard: Shard, readers: list[Reader], read: ShardRead, visibility: Visibility
+    ) -> Found:
+        return await self._execution.query(readers, read, shard.schema, visibility)
+
+
+def _check_readable(view: View, read: ShardRead) -> None:
+    if read.at_timestamp and read.at_timestamp < view.manifest.readable_from:
+        raise ReadTimeoutError(f"timestamp {read.at_timestamp} is older than what is kept")
+
+
+def _visibility(shard: Shard, view: View, read: ShardRead, timestamp: int) -> Visibility:
+    partition_ids = read.partition_ids
+    if view.partition_ids is not None:
+        loaded = set(view.partition_ids)
+        partition_ids = tuple(loaded if partition_ids is None else loaded.intersection(partition_ids))
+    return Visibility(timestamp, partition_ids, tuple(sorted(shard.dropped_partitions)), read.expire_before)
+
+
+def _segments_by_node(view: View, visibility: Visibility) -> dict[int, tuple[int, ...]]:
+    by_node: dict[int, list[int]] = {}
+    for entry in view.manifest.segments:
+        if visibility.partition_ids is not None and entry.partition_id not in visibility.partition_ids:
+            continue
+        if entry.partition_id in visibility.dropped_partitions:
+            continue
+        by_node.setdefault(view.locations[entry.segment_id], []).append(entry.segment_id)
+    return {node_id: tuple(ids) for node_id, ids in by_node.items()}

@@ -1,0 +1,265 @@
+"""The streaming node: owns pchannels, serves their shards, seals what has grown.
+
+Opening a channel (`assign`), in the order that rules out two owners acknowledging side by side:
+
+1. Read the channel's record; it must name the term this node was given. Its `replay_from` is read after the term was
+   written, so that a predecessor's truncation is not mistaken for a hole.
+2. Open the log: this fences every lower term. Between fence and first append the term is confirmed by a meta
+   transaction, so that an opener that slept is not served over its successor.
+3. Read the shards' manifests, replay the log above each one's `flushed_through`, set the stamp floor above everything
+   seen, and only then take writes.
+
+When the log handle dies, the coordinator writes a higher term and assigns again. The shards in memory are then kept:
+they hold exactly what was applied, and replay adds what a batch of unknown outcome may have left durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+
+from elanus.base.errors import ElanusError, FencedError, UnavailableError
+from elanus.base.events import Events
+from elanus.meta.catalog import Stored, advance_replay, fetch, fetch_all, fetch_channel, owns, run
+from elanus.meta.manifests import Manifests
+from elanus.meta.records import COLLECTIONS, Collection, CollectionState, Pchannel, owner_key
+from elanus.meta.store import Compare, Transaction
+from elanus.model.channel import ORIGIN, Position, pchannel_of
+from elanus.model.errors import ChannelNotAvailableError
+from elanus.model.reads import Found, Hits, ShardRead
+from elanus.model.records import ShardChange
+from elanus.model.segment import Manifest
+from elanus.nodes.contracts import Coordinator, FlushReply, Query, ShardStatus, ShardTarget, ShardWrite, WriteReply
+from elanus.nodes.streaming.channel import Channel
+from elanus.nodes.streaming.delegate import Delegator, Evidence
+from elanus.nodes.streaming.flush import Flusher, Storage, replay_position
+from elanus.nodes.streaming.shard import Shard
+from elanus.search.execute import Execution
+from elanus.wal.log import Log
+from elanus.wal.records import decode_record
+
+
+class StreamingLimits(msgspec.Struct, frozen=True):
+    """When growing data is sealed, and how long deleted rows stay readable for reads at an older timestamp."""
+
+    growing_bytes_max: int
+    deletes_max: int
+    retention_ms: int
+
+
+class _Owned:
+    """A channel with all that serves it."""
+
+    def __init__(self, channel: Channel, delegator: Delegator) -> None:
+        self.channel = channel
+        self.delegator = delegator
+        self.owner: Stored[Pchannel] | None = None
+
+    @property
+    def guard(self) -> Compare:
+        """The condition of every commit of this owner."""
+        if self.owner is None:
+            raise UnavailableError(f"{self.channel.pchannel} is not open")
+        return owns(self.owner)
+
+
+class StreamingNode:
+    """See the module's head; implements `contracts.Streaming`."""
+
+    def __init__(
+        self,
+        node_id: int,
+        storage: Storage,
+        log: Log,
+        execution: Execution,
+        limits: StreamingLimits,
+        events: Events,
+    ) -> None:
+        self.node_id = node_id
+        self._storage = storage
+        self._log = log
+        self._execution = execution
+        self._limits = limits
+        self._events = events
+        self._channels: dict[str, _Owned] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self._flushing: set[str] = set()
+
+    def connect(self, coordinator: Coordinator, nodes: Mapping[int, Query]) -> None:
+        """Give the node its peers; before any channel is assigned."""
+        self._coordinator = coordinator
+        self._nodes = nodes
+        self._flusher = Flusher(self._storage, coordinator, self._limits.retention_ms)
+
+    # --- ownership --------------------------------------------------------------------------------------------------
+    async def assign(self, pchannel: str, term: int) -> None:
+        async with self._opening.setdefault(pchannel, asyncio.Lock()):
+            owned = self._channels.get(pchannel)
+            if owned is None:
+                owned = self._new_channel(pchannel)
+            if owned.channel.term >= term:
+                if owned.channel.term == term and owned.channel.is_owned:
+                    return
+                raise FencedError(f"{pchannel}: term {term} is not above {owned.channel.term}")
+            await self._open(owned, term)
+            self._channels[pchannel] = owned
+
+    def _new_channel(self, pchannel: str) -> _Owned:
+        doors = self._storage.doors
+        channel = Channel(doors, pchannel, self._coordinator, self._on_create, self._on_applied)
+        evidence = Evidence(doors.clock, lambda: self._current_term(pchannel))
+        return _Owned(channel, Delegator(doors.clock, channel, evidence, self._nodes, self._execution))
+
+    async def _current_term(self, pchannel: str) -> int:
+        stored = await fetch(self._storage.meta, Pchannel, owner_key(pchannel))
+        return 0 if stored is None else stored.record.term
+
+    async def _open(self, owned: _Owned, term: int) -> None:
+        channel, meta = owned.channel, self._storage.meta
+        record = await fetch_channel(meta, channel.pchannel)
+        if record is None or record.owner.record.term != term:
+            raise FencedError(f"{channel.pchannel}: term {term} is not the current one")
+        guard = owns(record.owner)
+
+        async def confirm() -> None:
+            await run(meta, Transaction(), (guard,))
+
+        replay_from = record.replay_from.record.position
+        writer = await self._log.open(channel.pchannel, term, replay_from, confirm)
+        if writer.report.cut_bytes:
+            self._events.warning(
+                "log.torn_tail_cut",
+                file=writer.report.cut_file,
+                offset=writer.report.cut_offset,
+                bytes=writer.report.cut_bytes,
+            )
+        if channel.applied == ORIGIN:
+            await self._load_shards(channel)
+        await self._replay(channel, max(replay_from, channel.applied))
+        for shard in channel.shards.values():
+            channel.stamps.raise_floor(max(shard.last_timestamp, shard.manifest.timestamp_max))
+        owned.owner = record.owner
+        channel.own(term, writer)
+
+    async def _load_shards(self, channel: Channel) -> None:
+        manifests = Manifests(self._storage.doors, self._storage.meta, self._storage.objects)
+        for stored in await fetch_all(self._storage.meta, Collection, COLLECTIONS):
+            collection = stored.record
+            if collection.state is not CollectionState.CREATED:
+                continue
+            for vchannel in collection.vchannels:
+                if pchannel_of(vchannel) != channel.pchannel:
+                    continue
+                head = await manifests.read(vchannel)
+                if head is None:
+                    raise ChannelNotAvailableError(vchannel)
+                replay_after = head.pointer.record.previous_flushed_through
+                if head.pointer.record.previous is None:
+                    replay_after = head.manifest.flushed_through
+                shard = Shard(head.manifest, collection.schema, committed=True, replay_after=replay_after)
+                shard.partition_ids.update(partition.partition_id for partition in collection.partitions)
+                channel.shards[vchannel] = shard
+
+    async def _replay(self, channel: Channel, after: Position) -> None:
+        channel.applied = after
+        async for position, data in self._log.read(channel.pchannel, after):
+            channel.apply(decode_record(data), position)
+
+    @staticmethod
+    def _on_create(change: ShardChange, before: Position) -> Shard:
+        assert change.schema is not None
+        manifest = Manifest(vchannel=change.vchannel, collection_id=change.collection_id, version=0, token="", term=0)
+        return Shard(manifest, change.schema, committed=False, replay_after=before)
+
+    async def resign(self, pchannel: str, term: int) -> None:
+        owned = self._channels.get(pchannel)
+        if owned is not None and owned.channel.term <= term:
+            del self._channels[pchannel]
+            await owned.channel.close()
+
+    async def close(self) -> None:
+        """Finish what is being appended and release every log."""
+        for pchannel in sorted(self._channels):
+            await self._channels.pop(pchannel).channel.close()
+
+    def _owned(self, vchannel: str) -> _Owned:
+        owned = self._channels.get(pchannel_of(vchannel))
+        if owned is None:
+            raise ChannelNotAvailableError(vchannel)
+        return owned
+
+    # --- writes and reads -------------------------------------------------------------------------------------------
+    async def apply_change(self, change: ShardChange) -> Position:
+        reply = await self._owned(change.vchannel).channel.change(change)
+        return reply.position
+
+    async def write(self, write: ShardWrite) -> WriteReply:
+        return await self._owned(write.vchannel).channel.write(write)
+
+    async def search(self, read: ShardRead) -> Hits:
+        return await self._owned(read.vchannel).delegator.search(read)
+
+    async def query(self, read: ShardRead) -> Found:
+        return await self._owned(read.vchannel).delegator.query(read)
+
+    async def set_target(self, target: ShardTarget) -> None:
+        shard = self._owned(target.manifest.vchannel).channel.shard(target.manifest.vchannel)
+        if target.manifest.version >= shard.manifest.version and not shard.committed:
+            shard.install(target.manifest)
+        shard.awaited = target.loaded
+        if not target.loaded or target.ready:
+            shard.serve(target)
+
+    async def status(self, vchannel: str) -> ShardStatus:
+        return self._owned(vchannel).channel.shard(vchannel).status()
+
+    # --- sealing ----------------------------------------------------------------------------------------------------
+    async def flush(self, vchannel: str) -> FlushReply:
+        shard = self._owned(vchannel).channel.shard(vchannel)
+        reply = FlushReply(shard.last_timestamp, shard.last_position)
+        self._start_flush(vchannel)
+        return reply
+
+    def _on_applied(self, vchannels: set[str]) -> None:
+        for vchannel in sorted(vchannels):
+            shard = self._owned(vchannel).channel.shards[vchannel]
+            full = shard.active.size_bytes >= self._limits.growing_bytes_max
+            if full or shard.deletes.count >= self._limits.deletes_max:
+                self._start_flush(vchannel)
+
+    def _start_flush(self, vchannel: str) -> None:
+        if vchannel not in self._flushing:
+            self._flushing.add(vchannel)
+            self._storage.doors.tasks.spawn(self._flush_all(vchannel), name=f"flush {vchannel}")
+
+    async def _flush_all(self, vchannel: str) -> None:
+        """Flush until nothing that was asked for is left, then release the log below."""
+        try:
+            owned = self._owned(vchannel)
+            shard = owned.channel.shard(vchannel)
+            wanted = shard.last_position
+            while shard.manifest.flushed_through < wanted and not shard.dropped:
+                if await self._flusher.flush(shard, owned.guard, owned.channel.term) is None:
+                    break
+                wanted = max(wanted, shard.last_position if self._is_full(shard) else wanted)
+            await self._flusher.settle(shard, owned.guard)
+            await self._release_log(owned)
+        except ElanusError as error:
+            self._events.warning("flush.failed", shard=vchannel, error=error.message)
+        finally:
+            self._flushing.discard(vchannel)
+
+    def _is_full(self, shard: Shard) -> bool:
+        return shard.active.size_bytes >= self._limits.growing_bytes_max
+
+    async def _release_log(self, owned: _Owned) -> None:
+        """Move the start of replay over what committed manifests cover, then truncate below it."""
+        channel, meta = owned.channel, self._storage.meta
+        position = replay_position(list(channel.shards.values()), channel.applied)
+        record = await fetch_channel(meta, channel.pchannel)
+        if record is None or owned.owner is None or position <= record.replay_from.record.position:
+            return
+        await run(meta, advance_replay(record, position), (owned.guard,))
+        await self._log.truncate(channel.pchannel, position)

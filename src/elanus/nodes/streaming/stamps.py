@@ -1,0 +1,51 @@
+"""Timestamps of one channel: strictly rising, near the clock, inside a window the coordinator has granted.
+
+The window's end lies below the oracle's persisted bound, so nothing ever repeats; rising across owners of the channel
+comes from the floor, which an opener sets above everything in manifests and replay, and only then asks for a window.
+"""
+
+from __future__ import annotations
+
+from elanus.base.doors import Clock
+from elanus.base.errors import check
+from elanus.model.timestamp import compose
+from elanus.nodes.contracts import Coordinator, Range
+
+
+class Stamps:
+    """One per channel, used by its appender alone; readers only raise the floor."""
+
+    def __init__(self, clock: Clock, coordinator: Coordinator) -> None:
+        self._clock = clock
+        self._coordinator = coordinator
+        self._last = 0
+        self._window = Range(0, 0)
+
+    @property
+    def last(self) -> int:
+        """No later record gets a timestamp at or below it."""
+        return self._last
+
+    def raise_floor(self, timestamp: int) -> None:
+        """Every later timestamp is above this one."""
+        self._last = max(self._last, timestamp)
+
+    def is_granted(self, timestamp: int) -> bool:
+        """Whether the oracle is known to have passed `timestamp`."""
+        return timestamp < self._window.end
+
+    async def reserve(self, count: int) -> None:
+        """Make sure `count` timestamps can be drawn now; asks the coordinator when the window has run out."""
+        if self._next() + count < self._window.end:
+            return
+        self._window = await self._coordinator.allocate_timestamps()
+        check(self._next() + count < self._window.end, "timestamp window ends below the channel's floor")
+
+    def draw(self) -> int:
+        """The next timestamp; `reserve` came before."""
+        self._last = self._next()
+        check(self._last < self._window.end, "timestamp drawn outside the granted window")
+        return self._last
+
+    def _next(self) -> int:
+        return max(self._last + 1, compose(self._clock.now_ms()), self._window.first)

@@ -1,0 +1,158 @@
+"""Executing a shard read over segment readers: decide inline or on a compute thread, search or query each, reduce.
+
+The same code serves growing segments at the delegator and sealed ones at query nodes. Masks are made on the event loop
+(they touch data the loop changes in place); the kernels run where `INLINE_US_MAX` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from elanus.base.doors import Compute
+from elanus.expr import Filter, parse_filter
+from elanus.index.contract import Found as Nearest
+from elanus.index.contract import RowMask
+from elanus.index.plan import SearchRequest, estimate_us, search_planned
+from elanus.model.columns import Column, Rows
+from elanus.model.reads import Found, Hits, ShardRead, VectorQuery
+from elanus.model.schema import CollectionSchema
+from elanus.model.types import Metric
+from elanus.search.masks import MaskCache, matching_rows, row_mask
+from elanus.search.reduce import empty_hits, merge_found, merge_hits
+from elanus.segment.reader import Reader, Visibility
+
+INLINE_US_MAX: Final = 2000.0
+"""Searches estimated below this stay on the event loop: the hop to a thread costs more in latency than it frees."""
+PARALLEL_QUERIES_MIN: Final = 16
+
+
+class Execution:
+    """Bound to the compute door and a number of serving threads; holds the mask cache."""
+
+    def __init__(self, compute: Compute, threads: int) -> None:
+        self._compute = compute
+        self._threads = threads
+        self.masks = MaskCache()
+
+    @staticmethod
+    def larger_is_better(vector: VectorQuery) -> bool:
+        """Direction of the query's scores."""
+        return Metric(vector.metric).larger_is_better
+
+    # --- search -----------------------------------------------------------------------------------------------------
+    async def search(
+        self, readers: Sequence[Reader], read: ShardRead, schema: CollectionSchema, visibility: Visibility
+    ) -> Hits:
+        """The best k hits of each query over all readers, each key once."""
+        vector = read.vector
+        assert vector is not None
+        filter_ = parse_filter(read.filter, schema, read.templates)
+        parts: list[Hits] = []
+        for reader in readers:
+            mask = self._mask(reader, filter_, visibility, vector.field_id)
+            if mask is None or mask.count:
+                parts.append(await self._search_one(reader, vector, mask, read))
+        query_count = len(vector.queries)
+        if not parts:
+            keys = readers[0].keys if readers else None
+            hits = empty_hits(query_count, keys)
+            fields = {fid: readers[0].column(fid).slice(0, 0) for fid in read.output_field_ids} if readers else {}
+            return Hits(counts=hits.counts, keys=hits.keys, scores=hits.scores, fields=fields)
+        if len(parts) == 1:
+            return parts[0]
+        return merge_hits(parts, query_count, vector.k, self.larger_is_better(vector))
+
+    def _mask(self, reader: Reader, filter_: Filter, visibility: Visibility, field_id: int) -> RowMask | None:
+        mask = row_mask(reader, filter_, visibility, self.masks)
+        valid = reader.column(field_id).valid
+        if valid is None:
+            return mask
+        return RowMask.of(valid if mask is None else mask.keep & valid)
+
+    async def _search_one(self, reader: Reader, vector: VectorQuery, mask: RowMask | None, read: ShardRead) -> Hits:
+        """Best k of one segment; asks for more as long as repeated keys leave fewer than k that exist."""
+        passing = reader.row_count if mask is None else mask.count
+        k = min(vector.k, passing)
+        while True:
+            nearest = await self._nearest(reader, vector, k, mask)
+            hits = _hits(reader, nearest, read)
+            if not reader.may_repeat_keys:
+                return hits
+            distinct = merge_hits([hits], len(vector.queries), vector.k, self.larger_is_better(vector))
+            short = (nearest.rows[:, -1] >= 0) & (distinct.counts < vector.k)
+            if k >= passing or not short.any():
+                return distinct
+            k = min(2 * k, passing)
+
+    async def _nearest(self, reader: Reader, vector: VectorQuery, k: int, mask: RowMask | None) -> Nearest:
+        params = dict(vector.params)
+        if vector.radius is not None:
+            params["radius"] = vector.radius
+            if vector.range_filter is not None:
+                params["range_filter"] = vector.range_filter
+        vectors = reader.vectors(vector.field_id)
+        index = reader.index(vector.field_id)
+        request = SearchRequest(vector.queries, k, Metric(vector.metric), params)
+        if index is not None and index.metric is not request.metric:
+            index = None
+        if estimate_us(index, vectors, request, mask) <= INLINE_US_MAX:
+            return search_planned(index, vectors, request, mask)
+        count = len(vector.queries)
+        if self._threads < 2 or count < PARALLEL_QUERIES_MIN:
+            return await self._compute.run(search_planned, index, vectors, request, mask)
+        blocks = [
+            SearchRequest(block, k, request.metric, params) for block in np.array_split(vector.queries, self._threads)
+        ]
+        found = await asyncio.gather(
+            *(self._compute.run(search_planned, index, vectors, block, mask) for block in blocks)
+        )
+        return Nearest(np.concatenate([part.scores for part in found]), np.concatenate([part.rows for part in found]))
+
+    # --- query ------------------------------------------------------------------------------------------------------
+    async def query(
+        self, readers: Sequence[Reader], read: ShardRead, schema: CollectionSchema, visibility: Visibility
+    ) -> Found:
+        """Matching rows in key order, at most `read.limit`, or their number."""
+        filter_ = parse_filter(read.filter, schema, read.templates)
+        parts = [self._query_one(reader, read, filter_, schema, visibility) for reader in readers]
+        timestamp = visibility.timestamp
+        if not parts:
+            return Found(row_count=0, read_timestamp=timestamp)
+        if read.count_only and all(part.keys is None for part in parts):
+            return Found(row_count=sum(part.row_count for part in parts), read_timestamp=timestamp)
+        return parts[0] if len(parts) == 1 and not readers[0].may_repeat_keys else merge_found(parts, read.limit)
+
+    def _query_one(
+        self, reader: Reader, read: ShardRead, filter_: Filter, schema: CollectionSchema, visibility: Visibility
+    ) -> Found:
+        rows = matching_rows(reader, filter_, visibility, schema, self.masks)
+        if read.count_only:
+            return Found(row_count=len(rows), read_timestamp=visibility.timestamp)
+        sorted_by_key = not reader.may_repeat_keys
+        if sorted_by_key and read.limit >= 0:
+            rows = rows[: read.limit]
+        return Found(
+            row_count=len(rows),
+            keys=Column(reader.keys).take(rows),
+            timestamps=reader.timestamps[rows],
+            fields={field_id: reader.column(field_id).take(rows) for field_id in read.output_field_ids},
+            read_timestamp=visibility.timestamp,
+        )
+
+
+def _hits(reader: Reader, nearest: Nearest, read: ShardRead) -> Hits:
+    """Rows and scores as hits: padding dropped, keys and fields taken."""
+    found = nearest.rows >= 0
+    rows: Rows = nearest.rows[found]
+    return Hits(
+        counts=np.count_nonzero(found, axis=1).astype(np.int64),
+        keys=Column(reader.keys).take(rows),
+        scores=nearest.scores[found],
+        fields={field_id: reader.column(field_id).take(rows) for field_id in read.output_field_ids},
+        read_timestamp=read.at_timestamp,
+        searched_row_count=reader.row_count,
+    )

@@ -1,0 +1,114 @@
+"""Which rows of a segment a read may see and its filter keeps, with a cache for segments that no longer change.
+
+The outcome of a filter over a sealed segment depends on data that never changes, so it is kept per (segment, filter).
+Its union with the deletes is kept too, under the segment's delete version, as long as the read's timestamp lies above
+everything the segment holds. Both live in one bounded cache, oldest use out first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+import numpy as np
+
+from elanus.expr import Filter, evaluate, primary_key_values
+from elanus.index.contract import RowMask
+from elanus.model.columns import Mask, Rows
+from elanus.model.schema import CollectionSchema
+from elanus.segment.reader import Reader, Visibility
+from elanus.segment.sealed import SealedSegment
+
+CACHE_BYTES_MAX: Final = 64 * 1024 * 1024
+CACHE_ENTRIES_MAX: Final = 4096
+
+
+class MaskCache:
+    """Row masks by key, bounded in bytes and entries."""
+
+    def __init__(self) -> None:
+        self._masks: OrderedDict[tuple[object, ...], RowMask] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[object, ...]) -> RowMask | None:
+        """The mask kept under `key`."""
+        mask = self._masks.get(key)
+        if mask is not None:
+            self._masks.move_to_end(key)
+        return mask
+
+    def put(self, key: tuple[object, ...], mask: RowMask) -> None:
+        """Keep a mask, dropping the least recently used ones when there is no room."""
+        if key in self._masks or mask.keep.nbytes > CACHE_BYTES_MAX:
+            return
+        self._masks[key] = mask
+        self._bytes += mask.keep.nbytes
+        while self._bytes > CACHE_BYTES_MAX or len(self._masks) > CACHE_ENTRIES_MAX:
+            _, dropped = self._masks.popitem(last=False)
+            self._bytes -= dropped.keep.nbytes
+
+    def forget_segment(self, segment_id: int) -> None:
+        """Drop all masks of a released segment."""
+        for key in [key for key in self._masks if key[0] == segment_id]:
+            self._bytes -= self._masks.pop(key).keep.nbytes
+
+
+def row_mask(reader: Reader, filter_: Filter, visibility: Visibility, cache: MaskCache | None) -> RowMask | None:
+    """The rows that are visible and pass; None when all do."""
+    if isinstance(reader, SealedSegment) and cache is not None and filter_.cache_key is not None:
+        return _sealed_mask(reader, filter_, visibility, cache)
+    mask = reader.visible(visibility)
+    if filter_.root is not None:
+        kept = evaluate(filter_, reader)
+        mask = kept if mask is None else mask & kept
+    return None if mask is None else RowMask.of(mask)
+
+
+def _sealed_mask(segment: SealedSegment, filter_: Filter, visibility: Visibility, cache: MaskCache) -> RowMask | None:
+    settled = (
+        visibility.timestamp >= max(segment.entry.timestamp_max, segment.delete_timestamp_max)
+        and not visibility.expire_before
+    )
+    if settled and segment.deleted_at is None and filter_.root is None:
+        return None
+    segment_id = segment.entry.segment_id
+    version = segment.delete_version
+    key = (segment_id, filter_.cache_key, version)
+    known = cache.get(key) if settled else None
+    if known is not None:
+        return known
+    mask = segment.visible(visibility)
+    if filter_.root is not None:
+        kept = _filter_mask(segment, filter_, cache)
+        mask = kept if mask is None else mask & kept
+    if mask is None:
+        return None
+    combined = RowMask.of(mask)
+    if settled:
+        cache.put(key, combined)
+    return combined
+
+
+def _filter_mask(segment: SealedSegment, filter_: Filter, cache: MaskCache) -> Mask:
+    key = (segment.entry.segment_id, filter_.cache_key)
+    known = cache.get(key)
+    if known is None:
+        known = RowMask.of(evaluate(filter_, segment))
+        cache.put(key, known)
+    return known.keep
+
+
+def matching_rows(
+    reader: Reader, filter_: Filter, visibility: Visibility, schema: CollectionSchema, cache: MaskCache | None
+) -> Rows:
+    """The rows that are visible and pass, ascending; by key lookup where the filter names its keys."""
+    keys = primary_key_values(filter_, schema)
+    if keys is None:
+        mask = row_mask(reader, filter_, visibility, cache)
+        return np.arange(reader.row_count) if mask is None else mask.rows
+    rows = np.unique(reader.find(keys)[1])
+    if len(rows) == 0:
+        return rows
+    kept = evaluate(filter_, reader, rows)
+    visible = reader.visible(visibility, rows)
+    return rows[kept if visible is None else kept & visible]

@@ -1,0 +1,69 @@
+"""Segments to and from the object store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from elanus.base.doors import Doors
+from elanus.model.channel import Position
+from elanus.model.columns import Column
+from elanus.model.schema import CollectionSchema
+from elanus.model.segment import SegmentEntry
+from elanus.objects import paths
+from elanus.objects.checksums import map_verified, write_file
+from elanus.objects.store import ObjectStore
+from elanus.segment.files import ScalarFile, SegmentData, encode_segment, open_vectors
+from elanus.segment.sealed import SealedSegment
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPlace:
+    """Where a new segment belongs, and through which position deletes are folded into it."""
+
+    collection_id: int
+    vchannel: str
+    segment_id: int
+    partition_id: int
+    deletes_through: Position
+
+
+async def write_segment(
+    doors: Doors, objects: ObjectStore, data: SegmentData, schema: CollectionSchema, place: SegmentPlace
+) -> SegmentEntry:
+    """Encode rows off the event loop, store their files, and return the entry a manifest may name."""
+    files = await doors.compute.run_background(encode_segment, data, schema)
+    folder = paths.segment_folder(place.collection_id, place.vchannel, place.segment_id, doors.random.token())
+    scalars = await write_file(doors, objects, paths.scalars(folder), memoryview(files.scalars))
+    vectors = {
+        field_id: await write_file(doors, objects, paths.vector(folder, field_id), memoryview(buffer))
+        for field_id, buffer in files.vectors.items()
+    }
+    return SegmentEntry(
+        segment_id=place.segment_id,
+        partition_id=place.partition_id,
+        row_count=data.batch.row_count,
+        schema_version=schema.version,
+        deletes_through=place.deletes_through,
+        timestamp_min=int(data.timestamps.min()),
+        timestamp_max=int(data.timestamps.max()),
+        scalars=scalars,
+        vectors=vectors,
+    )
+
+
+async def open_segment(
+    doors: Doors, objects: ObjectStore, entry: SegmentEntry, schema: CollectionSchema
+) -> SealedSegment:
+    """Verify and map a segment's data files. CorruptedError; ObjectNotFoundError."""
+    scalars = await map_verified(doors, objects, entry.scalars)
+    vectors = {}
+    for field_id, file in entry.vectors.items():
+        vectors[field_id] = open_vectors(await map_verified(doors, objects, file), file.key)
+    return await doors.compute.run_io(_open, entry, schema, scalars, vectors)
+
+
+def _open(
+    entry: SegmentEntry, schema: CollectionSchema, scalars: memoryview, vectors: Mapping[int, Column]
+) -> SealedSegment:
+    return SealedSegment(entry, schema, ScalarFile(scalars, entry.scalars.key), vectors)

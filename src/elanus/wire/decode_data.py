@@ -1,0 +1,255 @@
+"""Writes and reads as sent into values: insert, upsert, delete, search, query.
+
+Column data is cut out of the raw bytes before protobuf sees the request, so that megabytes of floats are never parsed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from elanus.model.columns import NUMPY_DTYPES
+from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
+from elanus.model.requests import Consistency, DeleteRequest, InsertRequest, QueryRequest, SearchRequest
+from elanus.model.types import DataType
+from elanus.wire import walk
+from elanus.wire.decode import consistency_level
+from elanus.wire.decode_fields import data_type_of, decode_field
+from elanus.wire.messages import messages
+from elanus.wire.schemas import pairs
+
+_FIELDS_DATA: Final = 5
+_PLACEHOLDER_GROUP: Final = 6
+_PLACEHOLDERS, _PLACEHOLDER_TYPE, _PLACEHOLDER_VALUES = 1, 2, 3
+_UNSERVED_SEARCH_PARTS: Final = (
+    "function_score",
+    "highlighter",
+    "search_aggregation",
+    "function_chains",
+    "ids",
+    "search_by_primary_keys",
+)
+
+
+# --- writes ---------------------------------------------------------------------------------------------------------
+def insert(data: bytes, database: str) -> InsertRequest:
+    return _insert("InsertRequest", data, database)
+
+
+def upsert(data: bytes, database: str) -> InsertRequest:
+    return _insert("UpsertRequest", data, database)
+
+
+def _insert(request_name: str, data: bytes, database: str) -> InsertRequest:
+    request_class = getattr(messages(), request_name)
+    try:
+        found = walk.entries(data, 0, len(data))
+    except walk.UnusualError:
+        message = request_class.FromString(data)
+        message.DiscardUnknownFields()
+        data = message.SerializeToString()
+        found = _entries(data)
+    columns = [entry for entry in found if entry.number == _FIELDS_DATA and entry.wire_type == walk.DELIMITED]
+    rest = b"".join([data[entry.begin : entry.stop] for entry in found if entry.number != _FIELDS_DATA])
+    message = request_class.FromString(rest)
+    if message.namespace:
+        raise BadParameterError("namespace data is set but namespace disabled")
+    if request_name == "UpsertRequest" and any(operation.op for operation in message.field_ops):
+        raise UnsupportedError("partial update operations on array fields")
+    return InsertRequest(
+        database=message.db_name or database,
+        collection=message.collection_name,
+        partition=message.partition_name,
+        fields=tuple(decode_field(data, entry.value, entry.stop) for entry in columns),
+        row_count=message.num_rows,
+        schema_timestamp=message.schema_timestamp,
+        partial_update=bool(getattr(message, "partial_update", False)),
+    )
+
+
+def _entries(data: bytes) -> list[walk.Entry]:
+    try:
+        return walk.entries(data, 0, len(data))
+    except walk.UnusualError as unusual:
+        raise RequestError(f"the request cannot be read: {unusual}") from unusual
+
+
+def delete(data: bytes, database: str) -> DeleteRequest:
+    message = messages().DeleteRequest.FromString(data)
+    return DeleteRequest(
+        database=message.db_name or database,
+        collection=message.collection_name,
+        partition=message.partition_name,
+        filter=message.expr,
+        templates=_templates(message.expr_template_values),
+        consistency_level=consistency_level(message.consistency_level),
+    )
+
+
+# --- reads ----------------------------------------------------------------------------------------------------------
+def search(data: bytes, database: str) -> SearchRequest:
+    message = messages().SearchRequest.FromString(data)
+    present = {field.name for field, _ in message.ListFields()}
+    for part in _UNSERVED_SEARCH_PARTS:
+        if part in present:
+            raise UnsupportedError(f"search with {part}")
+    if message.namespace:
+        raise BadParameterError("namespace data is set but namespace disabled")
+    queries, query_type = placeholders(message.placeholder_group)
+    return SearchRequest(
+        database=message.db_name or database,
+        collection=message.collection_name,
+        partitions=tuple(message.partition_names),
+        filter=message.dsl,
+        templates=_templates(message.expr_template_values),
+        output_fields=tuple(message.output_fields),
+        params=pairs(message.search_params),
+        query_count=message.nq,
+        queries=queries,
+        query_type=query_type,
+        consistency=_consistency(message),
+    )
+
+
+def query(data: bytes, database: str) -> QueryRequest:
+    message = messages().QueryRequest.FromString(data)
+    if message.namespace:
+        raise BadParameterError("namespace data is set but namespace disabled")
+    return QueryRequest(
+        database=message.db_name or database,
+        collection=message.collection_name,
+        partitions=tuple(message.partition_names),
+        filter=message.expr,
+        templates=_templates(message.expr_template_values),
+        output_fields=tuple(message.output_fields),
+        params=pairs(message.query_params),
+        consistency=_consistency(message),
+    )
+
+
+def _consistency(message: Any) -> Consistency:
+    return Consistency(
+        level=consistency_level(message.consistency_level),
+        guarantee_timestamp=message.guarantee_timestamp,
+        use_default=message.use_default_consistency,
+    )
+
+
+# --- filter templates -----------------------------------------------------------------------------------------------
+def _templates(values: Any) -> dict[str, Any]:
+    """Template values as plain Python values and lists."""
+    return {name: _template(value) for name, value in values.items()}
+
+
+def _template(value: Any) -> Any:
+    member = value.WhichOneof("val")
+    if member is None:
+        raise BadParameterError("a filter template value is empty")
+    return _template_array(value.array_val) if member == "array_val" else getattr(value, member)
+
+
+def _template_array(array: Any) -> list[Any]:
+    member = array.WhichOneof("data")
+    if member is None:
+        return []
+    values = getattr(array, member).data
+    if member == "array_data":
+        return [_template_array(value) for value in values]
+    if member == "json_data":
+        return list(map(_document, values))
+    return list(values)
+
+
+def _document(value: bytes) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise BadParameterError(f"a filter template value is not JSON: {error}") from error
+
+
+# --- query vectors --------------------------------------------------------------------------------------------------
+def placeholders(group: bytes) -> tuple[npt.NDArray[Any], DataType]:
+    """The queries of a serialized `PlaceholderGroup` and their type.
+
+    Dense vectors come as (n, width) in the type's storage dtype; sparse rows (bytes) and texts (str) as (n,) objects.
+    """
+    kind, raw = _uniform(group) or (None, None)
+    if kind is None or raw is None:
+        message = messages().PlaceholderGroup.FromString(group)
+        if len(message.placeholders) != 1:
+            raise BadParameterError("a search takes exactly one placeholder")
+        placeholder = message.placeholders[0]
+        if placeholder.type not in _DENSE_TYPES:
+            return _objects(placeholder)
+        kind, raw = placeholder.type, _joined(list(placeholder.values))
+    data_type = data_type_of(kind)
+    if raw.shape[1] % np.dtype(NUMPY_DTYPES[data_type]).itemsize:
+        raise RequestError(f"a query of {raw.shape[1]} bytes is no {data_type.label}")
+    return raw.view(NUMPY_DTYPES[data_type]), data_type
+
+
+_DENSE_TYPES: Final = frozenset(
+    {
+        DataType.BINARY_VECTOR,
+        DataType.FLOAT_VECTOR,
+        DataType.FLOAT16_VECTOR,
+        DataType.BFLOAT16_VECTOR,
+        DataType.INT8_VECTOR,
+    }
+)
+
+
+def _uniform(group: bytes) -> tuple[int, npt.NDArray[np.uint8]] | None:
+    """Type and (n, bytes) of a group written as serializers do: one placeholder whose dense values have one length.
+
+    Each value then takes the same number of bytes with the same header, so all of them are one strided view.
+    """
+    try:
+        outer = walk.payload(group, 0, len(group))
+        head = walk.first(group, *outer, _PLACEHOLDER_VALUES)
+    except walk.UnusualError:
+        return None
+    kinds = [entry.value for entry in head if entry.number == _PLACEHOLDER_TYPE and entry.wire_type == walk.VARINT]
+    if not head:
+        return None
+    value = head[-1]
+    stride = value.stop - value.begin
+    if len(kinds) != 1 or kinds[0] not in _DENSE_TYPES or value.number != _PLACEHOLDER_VALUES:
+        return None
+    if value.wire_type != walk.DELIMITED or value.stop == value.value or (outer[1] - value.begin) % stride:
+        return None
+    table = np.frombuffer(group, np.uint8, outer[1] - value.begin, value.begin).reshape(-1, stride)
+    width = value.value - value.begin
+    if not (table[:, :width] == table[0, :width]).all():
+        return None
+    return kinds[0], table[:, width:].copy()
+
+
+def _joined(values: list[bytes]) -> npt.NDArray[np.uint8]:
+    if not values:
+        return np.empty((0, 0), np.uint8)
+    if len(set(map(len, values))) != 1:
+        raise RequestError("the query vectors of a search differ in length")
+    return np.frombuffer(b"".join(values), np.uint8).reshape(len(values), -1)
+
+
+def _objects(placeholder: Any) -> tuple[npt.NDArray[Any], DataType]:
+    if placeholder.type == DataType.VARCHAR:
+        values: list[Any] = list(map(_decoded, placeholder.values))
+    elif placeholder.type == DataType.SPARSE_FLOAT_VECTOR:
+        values = list(placeholder.values)
+    else:
+        raise UnsupportedError(f"search with placeholder type {placeholder.type}")
+    queries = np.empty(len(values), object)
+    queries[:] = values
+    return queries, data_type_of(placeholder.type)
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise RequestError("the text of a search is not UTF-8") from None

@@ -1,0 +1,141 @@
+"""A minimal writer of the protobuf wire format, for payloads too big to be built out of Python objects.
+
+Messages are assembled as bytes. Repeated strings, byte strings and nested rows are written by `delimited`, which puts
+all their headers between all their payloads in a few NumPy passes, with no loop over rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from elanus.wire.messages import messages
+
+_VARINT: Final = 0
+_DELIMITED: Final = 2
+_VECTORISED_FROM: Final = 2048
+"""Below it protobuf writes packed integers faster than NumPy's fixed cost per call allows."""
+
+Lengths = npt.NDArray[np.int64]
+
+
+def varint(value: int) -> bytes:
+    """One varint; negative numbers as 64-bit two's complement."""
+    value &= 0xFFFF_FFFF_FFFF_FFFF
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def integer(number: int, value: int) -> bytes:
+    """A varint field; nothing for 0, the default."""
+    return varint(number << 3 | _VARINT) + varint(value) if value else b""
+
+
+def chunk(number: int, content: bytes) -> bytes:
+    """A delimited field: message, packed array, string or bytes. An empty one is written, too (a present message)."""
+    return varint(number << 3 | _DELIMITED) + varint(len(content)) + content
+
+
+def chunks(number: int, contents: list[bytes]) -> bytes:
+    """Several parts of one delimited field, joined without an intermediate copy."""
+    return b"".join([varint(number << 3 | _DELIMITED), varint(sum(map(len, contents))), *contents])
+
+
+def text(number: int, value: str) -> bytes:
+    """A string field; nothing for the empty string, the default."""
+    return chunk(number, value.encode()) if value else b""
+
+
+def packed_varints(values: npt.NDArray[Any]) -> bytes:
+    """The content of a packed integer or boolean array."""
+    if (
+        values.dtype.itemsize == 1
+        and values.dtype.kind in "bu"
+        and (values.dtype.kind == "b" or _all_below_128(values))
+    ):
+        return values.tobytes()
+    if len(values) < _VECTORISED_FROM:
+        return _content_of_one_field(messages().LongArray(data=values.astype(np.int64).tolist()).SerializeToString())
+    unsigned = values.astype(np.int64).view(np.uint64)
+    data, _ = _varint_bytes(unsigned)
+    return data.tobytes()
+
+
+def packed_varint_rows(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], Lengths]:
+    """Packed integers, and how many bytes each took."""
+    return _varint_bytes(values.astype(np.int64).view(np.uint64))
+
+
+def packed_floats(values: npt.NDArray[Any], dtype: str) -> bytes:
+    """The content of a packed float ('<f4') or double ('<f8') array."""
+    return np.ascontiguousarray(values, dtype).tobytes()
+
+
+def delimited(number: int, lengths: Lengths, content: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], Lengths]:
+    """Repeated delimited fields: row i is the next lengths[i] bytes of `content`.
+
+    Returns all rows with their tags and lengths, and the bytes each row takes now, so that calls nest.
+    """
+    tag = np.frombuffer(varint(number << 3 | _DELIMITED), np.uint8)
+    size_bytes, size_lengths = _varint_bytes(lengths.astype(np.uint64))
+    header_lengths = size_lengths + len(tag)
+    row_lengths = header_lengths + lengths
+    out = np.empty(int(row_lengths.sum()), np.uint8)
+    starts = np.cumsum(row_lengths) - row_lengths
+    is_content = np.ones(len(out), np.bool_)
+    for offset, byte in enumerate(tag):
+        out[starts + offset] = byte
+        is_content[starts + offset] = False
+    size_starts = starts + len(tag)
+    within = np.arange(len(size_bytes)) - np.repeat(np.cumsum(size_lengths) - size_lengths, size_lengths)
+    positions = np.repeat(size_starts, size_lengths) + within
+    out[positions] = size_bytes
+    is_content[positions] = False
+    out[is_content] = content
+    return out, row_lengths
+
+
+def group_lengths(lengths: Lengths, offsets: Lengths) -> Lengths:
+    """Bytes of each list, where list i owns the elements offsets[i] to offsets[i + 1] of these byte lengths."""
+    ends = np.concatenate(([0], np.cumsum(lengths)))
+    sums: Lengths = ends[offsets[1:]] - ends[offsets[:-1]]
+    return sums
+
+
+def _all_below_128(values: npt.NDArray[Any]) -> bool:
+    return not len(values) or int(values.max()) < 0x80
+
+
+def _content_of_one_field(serialized: bytes) -> bytes:
+    """What is inside the only, delimited field (number below 16) of a message."""
+    if not serialized:
+        return b""
+    position = 2
+    while serialized[position - 1] >= 0x80:
+        position += 1
+    return serialized[position:]
+
+
+def _varint_bytes(values: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint8], Lengths]:
+    """The bytes of these varints one after another, and the length of each."""
+    lengths = np.ones(len(values), np.int64)
+    if not len(values):
+        return np.empty(0, np.uint8), lengths
+    longest = max(1, -(-int(values.max()).bit_length() // 7))
+    if longest == 1:
+        return values.astype(np.uint8), lengths
+    for index in range(1, longest):
+        lengths += values >= np.uint64(1 << (7 * index))
+    table = np.empty((len(values), longest), np.uint8)
+    for index in range(longest):
+        group = (values >> np.uint64(7 * index)).astype(np.uint8) & 0x7F
+        table[:, index] = group | ((lengths > index + 1).astype(np.uint8) << 7)
+    if int(lengths.min()) == longest:
+        return table.reshape(-1), lengths
+    return table[np.arange(longest) < lengths[:, None]], lengths

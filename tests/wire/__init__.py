@@ -1,0 +1,1 @@
+"""Tests; their names mirror the packages they test."""

@@ -99,7 +99,9 @@ LAZY_IMPORTS = {
 }
 LAZY_IMPORT_FOLDERS = {"index/": {"faiss", "numba"}, "objects/": {"obstore"}, "text/": {"tantivy"}}
 
-FORBIDDEN_WORDS = re.compile(r"\b(TODO|FIXME|XXX|HACK|TBD)\b|\b[Pp]hase \d|_v\d+\b|[a-z]V2\b")
+FORBIDDEN_WORDS = re.compile(r"\b(TODO|FIXME|XXX|HACK|TBD)\b|\b[Pp]hase \d")
+# Names of our own; the wire's names are what they are.
+FORBIDDEN_NAMES = re.compile(r"_v\d+$|[a-z]V\d$|(^|_)(temp|tmp|mgr|util|utils|misc)(_|$)")
 
 
 @dataclass(frozen=True)
@@ -370,4 +372,16 @@ def test_no_forbidden_words(folder: str) -> None:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if match := FORBIDDEN_WORDS.search(line):
                 wrong.append(f"{file.relative_to(ROOT)}:{number}: {match.group()}")
+    faults(*wrong)
+
+
+def test_no_versions_or_vague_words_in_names() -> None:
+    wrong = []
+    for module in modules():
+        if FORBIDDEN_NAMES.search(module.name.rpartition(".")[2]):
+            wrong.append(f"{module.path}: the module's name")
+        for node in ast.walk(module.tree):
+            named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            if named and FORBIDDEN_NAMES.search(node.name):
+                wrong.append(f"{module.path}:{node.lineno}: {node.name}")
     faults(*wrong)

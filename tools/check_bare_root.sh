@@ -17,6 +17,7 @@ inside() { # run as the user "tester" in the checkout
         PIP_FIND_LINKS="${PIP_FIND_LINKS:-}" PIP_CERT="${PIP_CERT:-}" PIP_INDEX_URL="${PIP_INDEX_URL:-}" LC_ALL=C.UTF-8 \
         sh -c "cd '/home/tester/my elanus' && $1"
 }
+chmod 755 "$root"
 finish() {
     umount "$root/proc" "$root/dev/shm" 2>/dev/null || true
     rm -rf "$root"

@@ -1,1 +1,0 @@
-"""Tests; their names mirror the packages they test."""

@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -108,8 +108,8 @@ async def serve(start: Start, settings: Settings, companion: Companion) -> None:
         try:
             await _serve_until(server, sock, companion, asked)
         finally:
-            _cut_late_stop()
-            await server.stop(settings.server.stop_grace_s)
+            with _late_stop_cut():
+                await server.stop(settings.server.stop_grace_s)
             log.info("stopped")
 
 
@@ -164,8 +164,9 @@ def _watch_signals(asked: asyncio.Event) -> Callable[[], None]:
     return undo
 
 
-def _cut_late_stop() -> None:
-    """End the process if the stop that begins now takes too long; a thread, as the loop may be what hangs."""
+@contextlib.contextmanager
+def _late_stop_cut() -> Iterator[None]:
+    """End the process if the stop inside takes too long; a thread, as the loop may be what hangs."""
 
     def cut() -> None:
         log.error("the stop took too long and was cut", extra={"limit_s": STOP_S_MAX})
@@ -174,3 +175,7 @@ def _cut_late_stop() -> None:
     timer = threading.Timer(STOP_S_MAX, cut)
     timer.daemon = True
     timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

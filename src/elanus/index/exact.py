@@ -24,6 +24,7 @@ from typing import Final
 
 import numpy as np
 
+from elanus.base.errors import check
 from elanus.index.contract import Bools, Floats, Found, RowMask, Rows
 from elanus.index.kernels import scan, scan_rows, score_pairs
 from elanus.index.vectors import Vectors, normalised
@@ -113,11 +114,15 @@ def empty_answer(query_count: int, k: int, metric: Metric) -> Found:
 
 
 def _task(vectors: Vectors, queries: Floats, k: int, metric: Metric, rows: Rows | None, keep: Bools | None) -> _Task:
+    check(
+        queries.shape[1] == vectors.dimension, f"queries of {queries.shape[1]}, vectors of {vectors.dimension} floats"
+    )
+    check(keep is None or len(keep) == len(vectors), "the mask is of other rows")
     return _Task(vectors, _prepared(queries, metric), k, metric, rows, keep)
 
 
 def _prepared(queries: Floats, metric: Metric) -> Floats:
-    return normalised(queries) if metric is Metric.COSINE else np.ascontiguousarray(queries)
+    return normalised(queries) if metric is Metric.COSINE else np.ascontiguousarray(queries, np.float32)
 
 
 def _search(task: _Task) -> Found:

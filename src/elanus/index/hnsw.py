@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from elanus.base.errors import check
 from elanus.index.calibrate import calibrate, effort_for
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, Declaration
@@ -56,6 +57,7 @@ class HnswIndex:
 
     def search(self, queries: Floats, k: int, mask: RowMask | None, params: SearchParams) -> Found:
         """See the contract. With a mask, faiss walks the graph as without one and reports the kept rows it met."""
+        check(queries.shape[1] == self.dimension, f"queries of {queries.shape[1]}, vectors of {self.dimension} floats")
         faiss = library()
         queries = normalised(queries) if self._normalises else np.ascontiguousarray(queries, np.float32)
         ef = self._ef(k, params)

@@ -26,6 +26,8 @@ from elanus.model.types import Metric
 NPROBE_DEFAULT: Final = 8
 NPROBE_MARGIN: Final = 1.5
 """Factor on the calibrated nprobe: real queries are harder than samples of the data."""
+ROWS_READ_PER_RANK: Final = 4
+"""Far beyond the calibrated ranks, lists with at least this many rows for each one wanted are read."""
 TRAIN_SEED: Final = 1234
 
 SEARCH_US: Final = 15.0
@@ -56,7 +58,10 @@ class IvfFlatIndex:
 
     def params_for(self, rank: int, params: SearchParams) -> SearchParams:
         """nprobe from the file's calibration, with a margin."""
-        needed = effort_for(self._trailer.efforts, rank, self._list_count) * NPROBE_MARGIN
+        needed = max(
+            effort_for(self._trailer.efforts, rank, self._list_count) * NPROBE_MARGIN,
+            ROWS_READ_PER_RANK * rank * self._list_count / max(self.row_count, 1),
+        )
         given = params.get("nprobe", 1)
         least = given if isinstance(given, int) else 1
         return {**params, "nprobe": min(self._list_count, max(least, math.ceil(needed)))}

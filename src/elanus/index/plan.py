@@ -61,8 +61,9 @@ def search_planned(
     """
     if index is not None:
         check(index.row_count == len(vectors) and index.metric is request.metric, "the index is of other vectors")
-    if mask is not None and mask.count == len(vectors):
-        mask = None
+    if mask is not None:
+        check(len(mask.keep) == len(vectors), "the mask is of other rows")
+        mask = None if mask.count == len(vectors) else mask
     if "radius" in request.params:
         return _search_range(index, vectors, request, mask)
     return _search_best(index, vectors, request, mask)
@@ -114,7 +115,8 @@ def _search_filtered(index: VectorIndex, vectors: Vectors, request: SearchReques
     calibrated = mask.count < NEARLY_ALL * len(vectors)
     for _ in range(ATTEMPTS_MAX):
         left = replace(request, queries=request.queries[pending])
-        if _index_us(index, left, width, calibrated) * len(pending) >= _exact_us(vectors, left, mask):
+        too_dear = _index_us(index, left, width, calibrated) * len(pending) >= _exact_us(vectors, left, mask)
+        if too_dear or len(pending) * width > 2 * WIDTH_ENTRIES_MAX:
             break
         params = index.params_for(width, request.params) if calibrated else request.params
         near = index.search(left.queries, width, None, params)

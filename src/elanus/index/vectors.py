@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from elanus.base.errors import check
 from elanus.index.contract import Floats
 
 SAFE_SQUARE_MIN: Final = 1e-30
@@ -56,6 +57,11 @@ class Vectors:
 
     values: Floats
     known_squares: Floats | None = None
+
+    def __post_init__(self) -> None:
+        # The kernels read raw memory: a wrong layout would not fail, it would answer from other bytes.
+        right = self.values.ndim == 2 and self.values.dtype == np.float32 and self.values.flags.c_contiguous
+        check(right, f"vectors are {self.values.dtype} {self.values.shape}, not contiguous float32 (n, dim)")
 
     def __len__(self) -> int:
         return len(self.values)

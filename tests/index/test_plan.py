@@ -1,0 +1,219 @@
+"""The planner's promise: min(k, passing) rows whatever the mask, recall whatever its correlation, ranges exactly."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elanus.base.errors import InvariantError
+from elanus.index import registry
+from elanus.index.contract import Bools, Floats, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
+from elanus.index.exact import search_exact
+from elanus.index.plan import SearchRequest, estimate_us, in_range, search_planned
+from elanus.index.vectors import Vectors
+from elanus.model.types import Metric
+from elanus.testing.conformance_index import assert_well_formed, recall_by_score, twin_best, twin_scores
+
+ROWS = 2000
+K = 10
+METRICS = (Metric.L2, Metric.IP, Metric.COSINE)
+
+
+class PerfectIndex:
+    """Finds everything and claims to cost nothing, so that the planner always asks it first."""
+
+    index_type = "PERFECT"
+    size_bytes = 0
+
+    def __init__(self, vectors: Floats, metric: Metric) -> None:
+        self.vectors = Vectors(vectors)
+        self.metric = metric
+        self.row_count, self.dimension = vectors.shape
+        self.asked: list[int] = []
+
+    def search(self, queries: Floats, k: int, mask: RowMask | None, params: SearchParams) -> Found:
+        self.asked.append(k)
+        return search_exact(self.vectors, queries, k, self.metric, mask)
+
+    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
+        return {**params, "rank": rank}
+
+    def cost_us(self, k: int, params: SearchParams) -> float:
+        return 0.0
+
+
+class ForgetfulIndex(PerfectIndex):
+    """Loses every second place of its answers."""
+
+    def search(self, queries: Floats, k: int, mask: RowMask | None, params: SearchParams) -> Found:
+        found = super().search(queries, k, mask, params)
+        found.rows[:, k // 2 :] = -1
+        found.scores[:, k // 2 :] = -np.inf if self.metric.larger_is_better else np.inf
+        return found
+
+
+class FreeIndex:
+    """A real index that claims to cost nothing."""
+
+    def __init__(self, index: VectorIndex) -> None:
+        self._index = index
+        self.index_type, self.metric = index.index_type, index.metric
+        self.row_count, self.dimension, self.size_bytes = index.row_count, index.dimension, index.size_bytes
+        self.search, self.params_for = index.search, index.params_for
+
+    def cost_us(self, k: int, params: SearchParams) -> float:
+        return 0.0
+
+
+@cache
+def data() -> tuple[Floats, Floats]:
+    """Clusters along a line, and queries near them."""
+    random = np.random.default_rng(11)
+    centres = random.normal(size=(40, 16))
+    vectors = centres[random.integers(0, 40, ROWS)] + 0.5 * random.normal(size=(ROWS, 16))
+    queries = centres[random.integers(0, 40, 20)] + 0.5 * random.normal(size=(20, 16))
+    return vectors.astype(np.float32), queries.astype(np.float32)
+
+
+@cache
+def real_index(kind: str, metric: Metric) -> VectorIndex:
+    params = {"M": 16, "efConstruction": 100} if kind == "HNSW" else {"nlist": 64}
+    parts = registry.build(ResolvedIndex(kind, metric, params, True), data()[0], 1)
+    return registry.load(memoryview(b"".join(parts)))
+
+
+@cache
+def mask_for(kind: str, share: float, metric: Metric) -> Bools:
+    """Random rows, or the rows nearest to, or farthest from, the first query."""
+    count = round(share * ROWS)
+    keep = np.zeros(ROWS, np.bool_)
+    if kind == "random":
+        keep[np.random.default_rng(count).permutation(ROWS)[:count]] = True
+    else:
+        order = twin_best(twin_scores(data()[0], data()[1][:1], metric), ROWS, metric)[0]
+        keep[order[:count] if kind == "near" else order[::-1][:count]] = True
+    return keep
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(["random", "near", "far"]),
+    share=st.sampled_from([0.0, 0.0005, 0.002, 0.01, 0.1, 0.5, 0.9, 0.995, 1.0]),
+    metric=st.sampled_from(METRICS),
+    query_count=st.sampled_from([1, 3, 20]),
+    k=st.sampled_from([1, 10, 100]),
+    forgetful=st.booleans(),
+)
+def test_a_perfect_or_forgetful_index_never_costs_a_row(
+    kind: str, share: float, metric: Metric, query_count: int, k: int, forgetful: bool
+) -> None:
+    vectors, queries = data()[0], data()[1][:query_count]
+    keep = mask_for(kind, share, metric)
+    index = (ForgetfulIndex if forgetful else PerfectIndex)(vectors, metric)
+    column = Vectors(vectors)
+    found = search_planned(index, column, SearchRequest(queries, k, metric), RowMask.of(keep))
+    exact = search_exact(column, queries, k, metric, RowMask.of(keep))
+    assert found.rows.tobytes() == exact.rows.tobytes()
+    assert found.scores.tobytes() == exact.scores.tobytes()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("index_type", ["HNSW", "IVF_FLAT"])
+def test_neighbourhoods_of_real_indexes_keep_the_promise(index_type: str, metric: Metric) -> None:
+    vectors, queries = data()
+    index, column = FreeIndex(real_index(index_type, metric)), Vectors(vectors)
+    scores = twin_scores(vectors, queries, metric)
+    for kind in ("random", "near", "far"):
+        for share in (0.005, 0.05, 0.2, 0.5, 0.9):
+            keep = mask_for(kind, share, metric)
+            found = search_planned(index, column, SearchRequest(queries, K, metric), RowMask.of(keep))
+            assert_well_formed(found, scores, K, metric, keep)
+            assert ((found.rows >= 0).sum(axis=1) == K).all()
+            truth = twin_best(scores, K, metric, keep)
+            assert recall_by_score(found, scores, truth, metric) >= 0.95, (kind, share)
+
+
+def test_few_deletes_do_not_widen_the_search_and_anticorrelated_ones_do() -> None:
+    vectors, queries = data()
+    index = PerfectIndex(vectors, Metric.L2)
+    keep = np.ones(ROWS, np.bool_)
+    keep[np.random.default_rng(0).permutation(ROWS)[:20]] = False
+    search_planned(index, Vectors(vectors), SearchRequest(queries[:1], K, Metric.L2), RowMask.of(keep))
+    assert index.asked == [16]
+    near = mask_for("near", 0.005, Metric.L2)
+    search_planned(index, Vectors(vectors), SearchRequest(queries[:1], K, Metric.L2), RowMask.of(~near))
+    assert index.asked[1] == 16
+    assert len(index.asked) > 2
+
+
+def test_a_search_without_index_is_exact_and_a_foreign_index_is_refused() -> None:
+    vectors, queries = data()
+    found = search_planned(None, Vectors(vectors), SearchRequest(queries, K, Metric.L2))
+    assert (found.rows == search_exact(Vectors(vectors), queries, K, Metric.L2).rows).all()
+    with pytest.raises(InvariantError):
+        search_planned(PerfectIndex(vectors, Metric.IP), Vectors(vectors), SearchRequest(queries, K, Metric.L2))
+    with pytest.raises(InvariantError):
+        search_planned(PerfectIndex(vectors[:9], Metric.L2), Vectors(vectors), SearchRequest(queries, K, Metric.L2))
+
+
+def test_many_wide_searches_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("elanus.index.plan.WIDTH_ENTRIES_MAX", 100)
+    vectors, queries = data()
+    index = PerfectIndex(vectors, Metric.IP)
+    mask = RowMask.of(mask_for("random", 0.5, Metric.IP))
+    found = search_planned(index, Vectors(vectors), SearchRequest(queries, K, Metric.IP), mask)
+    assert len(index.asked) >= 5
+    assert (found.rows == search_exact(Vectors(vectors), queries, K, Metric.IP, mask).rows).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    metric=st.sampled_from(METRICS),
+    low=st.floats(0, 0.2),
+    width=st.floats(0.0005, 0.5),
+    one_sided=st.booleans(),
+    share=st.sampled_from([0.01, 0.5, 1.0]),
+    with_index=st.booleans(),
+    query_count=st.sampled_from([1, 8]),
+)
+def test_ranges_hold_what_the_definition_says(
+    metric: Metric, low: float, width: float, one_sided: bool, share: float, with_index: bool, query_count: int
+) -> None:
+    vectors, queries = data()[0], data()[1][:query_count]
+    keep = mask_for("random", share, metric)
+    scores = twin_scores(vectors, queries, metric).astype(np.float32)
+    places = np.array([min(1.0, low + width), low])
+    radius, inner = np.quantile(scores, 1 - places if metric.larger_is_better else places)
+    params: dict[str, object] = {"radius": float(radius)}
+    if not one_sided:
+        params["range_filter"] = float(inner)
+    index = PerfectIndex(vectors, metric) if with_index else None
+    request = SearchRequest(queries, 50, metric, params)
+    found = search_planned(index, Vectors(vectors), request, RowMask.of(keep))
+    assert_well_formed(found, twin_scores(vectors, queries, metric), 50, metric, keep)
+    assert in_range(found.scores[found.rows >= 0], metric, params).all()
+    # Rows within rounding of a bound may fall on either side of it.
+    margin = 1e-4 * (1 + np.abs(scores))
+    surely = in_range(scores - margin, metric, params) & in_range(scores + margin, metric, params) & keep
+    maybe = (in_range(scores - margin, metric, params) | in_range(scores + margin, metric, params)) & keep
+    counts = (found.rows >= 0).sum(axis=1)
+    assert (counts >= np.minimum(50, surely.sum(axis=1))).all()
+    assert (counts <= maybe.sum(axis=1)).all()
+    if one_sided:
+        return
+    unbounded = search_planned(None, Vectors(vectors), request, RowMask.of(keep))
+    assert unbounded.rows.tobytes() == found.rows.tobytes()
+
+
+def test_estimates_fall_with_the_work() -> None:
+    vectors, queries = data()
+    column, index = Vectors(vectors), real_index("HNSW", Metric.L2)
+    one, many = SearchRequest(queries[:1], K, Metric.L2), SearchRequest(queries, K, Metric.L2)
+    few = RowMask.of(mask_for("random", 0.01, Metric.L2))
+    assert estimate_us(None, column, one, few) < estimate_us(None, column, one)
+    assert estimate_us(index, column, one) <= estimate_us(None, column, one)
+    assert estimate_us(None, column, one) < estimate_us(None, column, many)

@@ -1,0 +1,36 @@
+"""Index calls: what can be refused without the coordinator is refused here."""
+
+from __future__ import annotations
+
+import msgspec
+
+from elanus.index.errors import IndexParameterError, IndexTypeNotServedError
+from elanus.index.registry import validate_definition
+from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
+from elanus.model.requests import CreateIndexRequest
+from elanus.model.schema import FieldSchema
+from elanus.nodes.proxy.entry import CollectionEntry
+from elanus.nodes.proxy.names import check_index_name
+
+
+def checked_index(entry: CollectionEntry, request: CreateIndexRequest) -> CreateIndexRequest:
+    """The request with its name settled and its parameters in canonical form."""
+    check_index_name(request.index_name)
+    field = entry.fields.get(request.field)
+    if field is None:
+        raise RequestError(f"cannot create index on non-exist field: {request.field}")
+    try:
+        params = validate_definition(request.params, field)
+    except IndexTypeNotServedError as error:
+        raise UnsupportedError(error.message) from None
+    except IndexParameterError as error:
+        if "invalid parameter" in error.message:
+            raise
+        raise BadParameterError(error.message, expected="valid index params", actual="invalid index params") from None
+    return msgspec.structs.replace(request, index_name=request.index_name or _default_name(entry, field), params=params)
+
+
+def _default_name(entry: CollectionEntry, field: FieldSchema) -> str:
+    """The name the field's index has already, else the field's."""
+    known = entry.indexes.get(field.field_id)
+    return known.name if known is not None else field.name

@@ -1,0 +1,32 @@
+"""What a load may ask for."""
+
+from __future__ import annotations
+
+from elanus.model.errors import BadParameterError, PartitionNotFoundError, RequestError, UnsupportedError
+from elanus.model.requests import LoadRequest
+from elanus.nodes.proxy.entry import CollectionEntry
+
+
+def check_load_fields(entry: CollectionEntry, request: LoadRequest) -> None:
+    """Partitions must exist. A list of fields must hold all keys and a vector; fewer than all fields is not served."""
+    if request.partitions and entry.partition_key is not None:
+        raise RequestError("disable load partitions if partition key mode is used")
+    unknown = next((name for name in request.partitions if name not in entry.partitions), None)
+    if unknown is not None:
+        raise PartitionNotFoundError(unknown)
+    if not request.load_fields:
+        return
+    wanted = set(request.load_fields)
+    missing = next((name for name in request.load_fields if name not in entry.fields), None)
+    if missing is not None:
+        raise RequestError(f"failed to get field schema by name: fieldName({missing}) not found")
+    for field in entry.schema.fields:
+        role = "primary key" if field.is_primary else "partition key" if field.is_partition_key else ""
+        if role and field.name not in wanted:
+            raise BadParameterError(
+                f"load field list {list(request.load_fields)} does not contain {role} field {field.name}"
+            )
+    if not any(field.name in wanted for field in entry.schema.vector_fields):
+        raise BadParameterError(f"load field list {list(request.load_fields)} does not contain vector field")
+    if not wanted.issuperset(field.name for field in entry.schema.fields if not field.is_dynamic):
+        raise UnsupportedError("loading some fields only")

@@ -1,0 +1,63 @@
+"""Output fields: from the names in a request to field ids for the shards and columns for the reply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from elanus.model.errors import RequestError
+from elanus.model.schema import DYNAMIC_FIELD_NAME, FieldSchema
+from elanus.nodes.proxy.entry import CollectionEntry
+
+
+class Outputs(NamedTuple):
+    """`names` as the reply shows them, `fields` in the order of the reply, `ids` for the shards."""
+
+    names: tuple[str, ...]
+    fields: tuple[FieldSchema, ...]
+    ids: tuple[int, ...]
+
+
+def expanded(entry: CollectionEntry, wanted: Sequence[str], *, with_primary: bool) -> Outputs:
+    """`*` is every retrievable field; an undeclared name is a key of the dynamic field; the primary key is added where
+    the call always returns it."""
+    names: dict[str, None] = {}
+    fields: dict[str, FieldSchema] = {}
+    for name in wanted:
+        if name == "*":
+            for field in entry.schema.fields:
+                if not field.is_function_output:
+                    names[field.name] = None
+                    fields[field.name] = field
+            continue
+        field = _resolved(entry, name)
+        names[_shown(name)] = None
+        fields[field.name] = field
+    primary = entry.primary
+    if with_primary and primary.name not in fields:
+        names[primary.name] = None
+        fields[primary.name] = primary
+    return Outputs(tuple(names), tuple(fields.values()), tuple(field.field_id for field in fields.values()))
+
+
+def _resolved(entry: CollectionEntry, name: str) -> FieldSchema:
+    field = entry.fields.get(name)
+    if field is not None:
+        if field.is_function_output:
+            raise RequestError(f"not allowed to retrieve raw data of field {name}")
+        return field
+    base, bracket, _ = name.partition("[")
+    if bracket and base in entry.fields and base != DYNAMIC_FIELD_NAME:
+        raise RequestError(f"not support getting subkeys of json field yet, field name: {name}")
+    if entry.dynamic is None:
+        raise RequestError(f"field {name} not exist")
+    if name.count("[") > 1 or (bracket and base != DYNAMIC_FIELD_NAME):
+        raise RequestError("not support getting multiple level of dynamic field for now")
+    return entry.dynamic
+
+
+def _shown(name: str) -> str:
+    """`$meta["k"]` is shown as `k`."""
+    if name.startswith(DYNAMIC_FIELD_NAME + "["):
+        return name[len(DYNAMIC_FIELD_NAME) + 1 :].rstrip("]").strip("\"'")
+    return name

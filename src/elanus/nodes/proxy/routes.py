@@ -1,0 +1,173 @@
+"""Ways to the shards: which node to ask, when to ask again, and what a partly failed write is called.
+
+Re-sending
+1. A read is repeated when a shard moved or is not ready, on a fresh view, until patience ends.
+2. A write is re-sent to a shard only on `ChannelNotAvailableError` or `UnavailableError`: both say that nothing was
+   stamped there. Any other failure ends it.
+3. A write over several shards is several records. When some were written and another was refused, or when one's
+   outcome is unknown, the client gets `OutcomeUnknownError`: it must read before it writes again, and no SDK repeats
+   the request. Story: shard A takes its half of an insert with automatic ids, shard B is full; were the refusal of B
+   passed on as retriable, the SDK would send all again and double A's half.
+4. A guarded write is never re-sent here: its reader must look again (`upsert`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from elanus.base.doors import Clock
+from elanus.base.errors import ElanusError, OutcomeUnknownError, UnavailableError
+from elanus.model.errors import (
+    ChannelNotAvailableError,
+    CollectionNotFoundError,
+    CollectionNotLoadedError,
+    PartitionNotFoundError,
+    PartitionNotLoadedError,
+    SchemaMismatchError,
+    SegmentNotFoundError,
+)
+from elanus.model.requests import CollectionRequest
+from elanus.nodes.contracts import Shard, ShardWrite, Streaming, WriteReply
+from elanus.nodes.proxy.cache import CollectionCache
+from elanus.nodes.proxy.entry import CollectionEntry, UnknownPartitionNameError
+
+T = TypeVar("T")
+
+PATIENCE_S: Final = 10.0
+PAUSE_MIN_S: Final = 0.005
+PAUSE_MAX_S: Final = 0.5
+
+NOT_STAMPED: Final = (ChannelNotAvailableError, UnavailableError)
+MOVED: Final = (ChannelNotAvailableError, SegmentNotFoundError, UnavailableError)
+STALE: Final = (
+    CollectionNotFoundError,
+    CollectionNotLoadedError,
+    PartitionNotFoundError,
+    PartitionNotLoadedError,
+    SchemaMismatchError,
+    UnknownPartitionNameError,
+)
+"""What an outdated entry may cause: looked at once more on a fresh one."""
+
+
+class Routes:
+    """Finds shards' nodes and repeats what may be repeated."""
+
+    def __init__(self, clock: Clock, cache: CollectionCache, nodes: Mapping[int, Streaming]) -> None:
+        self._clock = clock
+        self._cache = cache
+        self._nodes = nodes
+
+    def node(self, shard: Shard) -> Streaming:
+        """The streaming node that owns the shard; `ChannelNotAvailableError` while nobody does."""
+        node = self._nodes.get(shard.node_id)
+        if node is None:
+            raise ChannelNotAvailableError(shard.vchannel)
+        return node
+
+    async def with_entry(
+        self, request: CollectionRequest, action: Callable[[CollectionEntry], Awaitable[T]], *, repeats: bool = True
+    ) -> T:
+        """`action` on the request's collection. On signs of an outdated entry it is run once more on a fresh one; while
+        shards move it is repeated if `repeats` (reads)."""
+        entry = self._cache.peek(request)
+        fresh = entry is None
+        if entry is None:
+            entry = await self._cache.fetch(request)
+        patience: Patience | None = None
+        while True:
+            try:
+                return await action(entry)
+            except STALE:
+                if fresh:
+                    raise
+            except MOVED:
+                if not repeats:
+                    raise
+                patience = patience or Patience(self._clock)
+                if not await patience.pause():
+                    raise
+            entry = await self._cache.fetch(request)
+            fresh = True
+
+    async def write_all(
+        self, request: CollectionRequest, entry: CollectionEntry, writes: Sequence[ShardWrite]
+    ) -> list[WriteReply]:
+        """Send every record; returns when all are durable, else raises (see the head of this module)."""
+        replies: list[WriteReply | None] = [None] * len(writes)
+        pending = list(range(len(writes)))
+        patience = Patience(self._clock)
+        while True:
+            nodes = {shard.vchannel: shard for shard in entry.shards}
+            outcomes = await self._send([(nodes.get(writes[index].vchannel), writes[index]) for index in pending])
+            failures: list[tuple[int, ElanusError]] = []
+            for index, outcome in zip(pending, outcomes, strict=True):
+                if isinstance(outcome, WriteReply):
+                    replies[index] = outcome
+                else:
+                    failures.append((index, outcome))
+            if not failures:
+                return [reply for reply in replies if reply is not None]
+            if any(not _may_resend(writes[index], error) for index, error in failures) or not await patience.pause():
+                raise _verdict([error for _, error in failures], len(writes))
+            pending = [index for index, _ in failures]
+            try:
+                entry = await self.renewed(request, entry)
+            except ElanusError as error:
+                raise _verdict([error], len(writes), len(writes) - len(pending)) from None
+
+    async def renewed(self, request: CollectionRequest, entry: CollectionEntry) -> CollectionEntry:
+        """A fresh entry of the same collection; another one of that name does not count."""
+        fresh = await self._cache.fetch(request)
+        if fresh.collection_id != entry.collection_id:
+            raise CollectionNotFoundError(entry.view.description.database, entry.name)
+        return fresh
+
+    async def _send(self, writes: Sequence[tuple[Shard | None, ShardWrite]]) -> Sequence[WriteReply | ElanusError]:
+        if len(writes) == 1:
+            return [await self._send_one(*writes[0])]
+        return await asyncio.gather(*[self._send_one(shard, write) for shard, write in writes])
+
+    async def _send_one(self, shard: Shard | None, write: ShardWrite) -> WriteReply | ElanusError:
+        try:
+            if shard is None:
+                raise ChannelNotAvailableError(write.vchannel)
+            return await self.node(shard).write(write)
+        except ElanusError as error:
+            return error
+
+
+class Patience:
+    """Growing pauses until `PATIENCE_S` have gone by."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._end_s = clock.monotonic_s() + PATIENCE_S
+        self._next_s = PAUSE_MIN_S
+
+    async def pause(self) -> bool:
+        """Wait a little; False, at once, when patience has ended."""
+        if self._clock.monotonic_s() + self._next_s > self._end_s:
+            return False
+        await self._clock.sleep(self._next_s)
+        self._next_s = min(self._next_s * 2, PAUSE_MAX_S)
+        return True
+
+
+def _may_resend(write: ShardWrite, error: ElanusError) -> bool:
+    return write.guard_timestamp is None and isinstance(error, NOT_STAMPED)
+
+
+def _verdict(errors: Sequence[ElanusError], total: int, written: int | None = None) -> ElanusError:
+    """What the client is told: the refusal itself when nothing was written anywhere, else 'outcome unknown'."""
+    if written is None:
+        written = total - len(errors)
+    unknown = next((error for error in errors if isinstance(error, OutcomeUnknownError)), None)
+    if total == 1 or (written == 0 and unknown is None):
+        return unknown or errors[0]
+    return OutcomeUnknownError(
+        f"{written} of {total} parts of the write are done, the others are not or may not be: "
+        f"{(unknown or errors[0]).message}"
+    )

@@ -4,9 +4,9 @@ Durability. WAL journal with synchronous=FULL (and fullfsync where the system ha
 are synced. With NORMAL, sqlite's usual advice for WAL, a committed manifest pointer could roll back at power loss after
 the log behind it was truncated. The exclusive locking mode keeps a second process out and needs no shared-memory file.
 
-Damage. sqlite checks no content. So each row carries a CRC-32, and the head row the count of all rows and the exclusive
-or of their checksums, moved by every commit; opening verifies all three. That finds flipped bits, lost rows and pages
-that fell back to an older content.
+Damage. sqlite checks no content. So each row carries a CRC-32, and the head row one over its own numbers and, by
+exclusive or, those of all rows; every commit moves it and opening verifies it. That finds flipped bits, lost rows and
+pages that fell back to an older content. Commits that recovery would drop are found by `sqlite_journal`.
 
 Leases. They live and end with the process, so a key under a lease is never written: only the revision is. Opening takes
 one revision for itself (nobody was told of it before), so that a watcher from an earlier process lists again.
@@ -17,25 +17,41 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from elanus.base.doors import Doors
 from elanus.base.errors import CorruptedError, DiskFullError, ElanusError, InUseError, StorageError
+from elanus.base.limits import GIB
 from elanus.meta.local import LocalMetaStore
+from elanus.meta.sqlite_journal import commit_frames
 from elanus.meta.state import State
 from elanus.meta.store import NO_LEASE, Item, WatchBatch
 
 T = TypeVar("T")
 
 FORMAT_VERSION: Final = 1
-_SQLITE_BUSY: Final = 5
-_SQLITE_LOCKED: Final = 6
-_SQLITE_CORRUPT: Final = 11
-_SQLITE_FULL: Final = 13
-_SQLITE_NOT_A_DATABASE: Final = 26
+STORE_BYTES_MAX: Final = 2 * GIB
+"""etcd's default quota."""
+_PAGE_BYTES: Final = 4096
+_PAGE_BYTES_MIN: Final = 512
+
+# sqlite's primary result codes; those not named here come from damaged content (or of a fault of ours).
+_KINDS: Final[dict[int, type[ElanusError]]] = {
+    3: StorageError,  # PERM
+    5: InUseError,  # BUSY
+    6: InUseError,  # LOCKED
+    7: StorageError,  # NOMEM
+    8: StorageError,  # READONLY
+    10: StorageError,  # IOERR
+    13: DiskFullError,  # FULL
+    14: StorageError,  # CANTOPEN
+    15: StorageError,  # PROTOCOL
+    21: StorageError,  # MISUSE: a closed connection
+}
 
 _PRAGMAS: Final = (
+    f"PRAGMA page_size = {_PAGE_BYTES}",
     "PRAGMA locking_mode = EXCLUSIVE",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
@@ -48,7 +64,7 @@ _TABLES: Final = (
     " mod_revision INTEGER NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL,"
     " item_count INTEGER NOT NULL, checksums INTEGER NOT NULL)",
-    "INSERT INTO head VALUES (1, 0, 0, 0)",
+    f"INSERT INTO head VALUES (1, 0, 0, {zlib.crc32(b'0 0')})",
     f"PRAGMA user_version = {FORMAT_VERSION}",
 )
 _UPSERT: Final = "INSERT OR REPLACE INTO item VALUES (?, ?, ?, ?, ?)"
@@ -62,12 +78,12 @@ class _Opened(NamedTuple):
     items: list[Item]
 
 
-async def open_sqlite(doors: Doors, path: str) -> LocalMetaStore:
-    """Open or create the store in the file `path` (absolute; its folder is created).
+async def open_sqlite(doors: Doors, path: str, bytes_max: int = STORE_BYTES_MAX) -> LocalMetaStore:
+    """Open or create the store in the file `path` (absolute; its folder is created); it never outgrows `bytes_max`.
 
     InUseError: another process holds it. CorruptedError: its content is damaged, or written by a newer Elanus.
     """
-    opened = await doors.compute.run_io(_open, doors, path)
+    opened = await doors.compute.run_io(_open, doors, path, bytes_max)
     journal = SqliteJournal(doors, path, opened)
     return LocalMetaStore(doors, State(opened.items, opened.revision + 1), journal)
 
@@ -80,7 +96,7 @@ class SqliteJournal:
         self._path = path
         self._connection = opened.connection
         self._checksums = {item.key: _checksum(item) for item in opened.items}
-        self._digest = _digest(self._checksums)
+        self._digest = _digest(self._checksums.values())
 
     async def write(self, change: WatchBatch) -> None:
         """See Journal."""
@@ -106,7 +122,7 @@ class SqliteJournal:
         removed = sum(key in self._checksums for (key,) in gone)
         added = sum(key not in self._checksums for key in checksums)
         count = len(self._checksums) + added - removed
-        self._commit(rows, gone, (change.revision, count, digest))
+        self._commit(rows, gone, (change.revision, count, digest ^ _head_checksum(change.revision, count)))
         self._digest = digest
         self._checksums.update(checksums)
         for (key,) in gone:
@@ -127,22 +143,29 @@ class SqliteJournal:
 
 
 # --- opening --------------------------------------------------------------------------------------------------------
-def _open(doors: Doors, path: str) -> _Opened:
+def _open(doors: Doors, path: str, bytes_max: int) -> _Opened:
     """Blocking. The folder's entry for the file is durable on return."""
     folder = path.rpartition("/")[0]
     doors.files.make_directory(folder)
     fresh = not doors.files.exists(path)
-    opened = _typed(path, _open_file, path)
+    if not fresh and 0 < doors.files.size(path) < _PAGE_BYTES_MIN:
+        raise CorruptedError(f"{path}: cut off")  # sqlite would start anew
+    journal = f"{path}-wal"
+    commits = commit_frames(doors.files.read(journal)) if doors.files.exists(journal) else []
+    opened = _typed(path, _open_file, path, bytes_max, commits)
     if fresh:
         doors.files.sync_directory(folder)
     return opened
 
 
-def _open_file(path: str) -> _Opened:
+def _open_file(path: str, bytes_max: int, commits: list[int]) -> _Opened:
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=16)
     try:
         for pragma in _PRAGMAS:
             connection.execute(pragma)
+        connection.execute(f"PRAGMA max_page_count = {bytes_max // _PAGE_BYTES}")
+        if commits:
+            _check_recovery(connection, path, commits)
         connection.execute("BEGIN IMMEDIATE")
         _ensure_tables(connection, path)
         revision, items = _load(connection, path)
@@ -151,6 +174,14 @@ def _open_file(path: str) -> _Opened:
         connection.close()
         raise
     return _Opened(connection, revision, items)
+
+
+def _check_recovery(connection: sqlite3.Connection, path: str, commits: list[int]) -> None:
+    """Compare the commits in the write-ahead file with what sqlite recovered of them."""
+    recovered = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+    lost = [frame for frame in commits if frame > recovered]
+    if len(lost) > 1:
+        raise CorruptedError(f"{path}-wal: damaged after frame {recovered}, with {len(lost)} commits behind it")
 
 
 def _ensure_tables(connection: sqlite3.Connection, path: str) -> None:
@@ -168,18 +199,28 @@ def _load(connection: sqlite3.Connection, path: str) -> tuple[int, list[Item]]:
     head = connection.execute("SELECT revision, item_count, checksums FROM head").fetchone()
     if head is None:
         raise CorruptedError(f"{path}: the meta store's head is missing")
-    items = []
-    checksums = {}
-    for key, value, created, modified, checksum in connection.execute("SELECT * FROM item ORDER BY key"):
-        item = Item(key, value, created, modified)
-        if _checksum(item) != checksum:
-            raise CorruptedError(f"{path}: the meta store's item {key!r} is damaged")
+    items, checksums = [], []
+    for row in connection.execute("SELECT * FROM item ORDER BY key"):
+        item = _item(row)
+        if item is None:
+            raise CorruptedError(f"{path}: the meta store's item {row[0]!r} is damaged")
         items.append(item)
-        checksums[key] = checksum
+        checksums.append(row[-1])
     revision, count, digest = head
-    if (count, digest) != (len(items), _digest(checksums)):
+    if count != len(items) or digest != _digest(checksums) ^ _head_checksum(revision, count):
         raise CorruptedError(f"{path}: the meta store's items are not those of revision {revision}")
     return revision, items
+
+
+def _item(row: tuple[Any, ...]) -> Item | None:
+    """The item of a row; None when it is damaged. A damaged row may hold values of any type."""
+    key, value, created, modified, checksum = row
+    if not (isinstance(key, str) and isinstance(value, bytes) and isinstance(created, int)):
+        return None
+    if not (isinstance(modified, int) and isinstance(checksum, int)):
+        return None
+    item = Item(key, value, created, modified)
+    return item if _checksum(item) == checksum else None
 
 
 def _checksum(item: Item) -> int:
@@ -187,9 +228,13 @@ def _checksum(item: Item) -> int:
     return zlib.crc32(item.value, zlib.crc32(item.key.encode(), state))
 
 
-def _digest(checksums: dict[str, int]) -> int:
+def _head_checksum(revision: int, count: int) -> int:
+    return zlib.crc32(f"{revision} {count}".encode())
+
+
+def _digest(checksums: Iterable[int]) -> int:
     digest = 0
-    for checksum in checksums.values():
+    for checksum in checksums:
         digest ^= checksum
     return digest
 
@@ -204,12 +249,5 @@ def _typed(path: str, function: Callable[..., T], *arguments: Any) -> T:
 
 
 def _raise(path: str, error: sqlite3.Error) -> NoReturn:
-    kinds: dict[int, type[ElanusError]] = {
-        _SQLITE_FULL: DiskFullError,
-        _SQLITE_BUSY: InUseError,
-        _SQLITE_LOCKED: InUseError,
-        _SQLITE_CORRUPT: CorruptedError,
-        _SQLITE_NOT_A_DATABASE: CorruptedError,
-    }
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    raise kinds.get(code, StorageError)(f"{path}: {error}") from error
+    raise _KINDS.get(code, CorruptedError)(f"{path}: {error}") from error

@@ -197,9 +197,10 @@ def test_ranges_hold_what_the_definition_says(
     assert_well_formed(found, twin_scores(vectors, queries, metric), 50, metric, keep)
     assert in_range(found.scores[found.rows >= 0], metric, params).all()
     # Rows within rounding of a bound may fall on either side of it.
-    margin = 1e-4 * (1 + np.abs(scores))
-    surely = in_range(scores - margin, metric, params) & in_range(scores + margin, metric, params) & keep
-    maybe = (in_range(scores - margin, metric, params) | in_range(scores + margin, metric, params)) & keep
+    margin = np.float32(1e-4) * (1 + np.abs(scores))
+    below, above = (np.asarray(moved, np.float32) for moved in (scores - margin, scores + margin))
+    surely = in_range(below, metric, params) & in_range(above, metric, params) & keep
+    maybe = (in_range(below, metric, params) | in_range(above, metric, params)) & keep
     counts = (found.rows >= 0).sum(axis=1)
     assert (counts >= np.minimum(50, surely.sum(axis=1))).all()
     assert (counts <= maybe.sum(axis=1)).all()

@@ -114,9 +114,7 @@ def empty_answer(query_count: int, k: int, metric: Metric) -> Found:
 
 
 def _task(vectors: Vectors, queries: Floats, k: int, metric: Metric, rows: Rows | None, keep: Bools | None) -> _Task:
-    check(
-        queries.shape[1] == vectors.dimension, f"queries of {queries.shape[1]}, vectors of {vectors.dimension} floats"
-    )
+    check(queries.shape[1] == vectors.dimension, "queries and vectors differ in dimension")
     check(keep is None or len(keep) == len(vectors), "the mask is of other rows")
     return _Task(vectors, _prepared(queries, metric), k, metric, rows, keep)
 

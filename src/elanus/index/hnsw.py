@@ -57,7 +57,7 @@ class HnswIndex:
 
     def search(self, queries: Floats, k: int, mask: RowMask | None, params: SearchParams) -> Found:
         """See the contract. With a mask, faiss walks the graph as without one and reports the kept rows it met."""
-        check(queries.shape[1] == self.dimension, f"queries of {queries.shape[1]}, vectors of {self.dimension} floats")
+        check(queries.shape[1] == self.dimension, "queries and vectors differ in dimension")
         faiss = library()
         queries = normalised(queries) if self._normalises else np.ascontiguousarray(queries, np.float32)
         ef = self._ef(k, params)

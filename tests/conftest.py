@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,22 +27,33 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+class ServerRefusedError(Exception):
+    """The server ended before it answered: exit code, standard error."""
+
+
 class ServerProcess:
     """A real `elanus serve` on a free port."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(self, folder: Path, *flags: str, interpreter_flags: tuple[str, ...] = ()) -> None:
         self.folder = folder
-        command = [sys.executable, "-m", "elanus", "serve", "--data", str(folder), "--port", "0"]
-        if "--metrics-port" not in flags:
-            command += ["--metrics-port", "-1"]
+        self.said = tempfile.TemporaryFile("w+")
+        command = [sys.executable, *interpreter_flags, "-m", "elanus", "serve", "--data", str(folder)]
+        for flag, value in (("--port", "0"), ("--metrics-port", "-1")):
+            command += [] if flag in flags else [flag, value]
         self.process = subprocess.Popen(
-            [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            [*command, *flags], stdout=subprocess.PIPE, stderr=self.said, text=True, start_new_session=True
         )
         assert self.process.stdout is not None
         self.announcement = self.process.stdout.readline().strip()
         if " on " not in self.announcement:
-            raise AssertionError(f"the server did not start: {self.process.communicate(timeout=STOP_S_MAX)}")
+            self.process.wait(STOP_S_MAX)
+            raise ServerRefusedError(self.process.returncode, self.errors())
         self.address = self.announcement.partition(" on ")[2].split(",")[0]
+
+    def errors(self) -> str:
+        """What it wrote to standard error so far."""
+        self.said.seek(0)
+        return self.said.read()
 
     @property
     def uri(self) -> str:
@@ -68,8 +80,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts servers, by default on a folder of the test's own; ends them after the test."""
     started: list[ServerProcess] = []
 
-    def start(*flags: str, folder: Path | None = None) -> ServerProcess:
-        started.append(ServerProcess(folder or tmp_path / "data", *flags))
+    def start(*flags: str, folder: Path | None = None, interpreter_flags: tuple[str, ...] = ()) -> ServerProcess:
+        started.append(ServerProcess(folder or tmp_path / "data", *flags, interpreter_flags=interpreter_flags))
         return started[-1]
 
     yield start

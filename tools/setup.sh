@@ -4,24 +4,29 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-as_root=
-[ "$(id -u)" = 0 ] || as_root="sudo "
-
 # Print the interpreter's own "major.minor" if it is one we support, and fail otherwise.
 version_of() {
     "$1" -c 'import sys; v = sys.version_info[:2]; print("%d.%d" % v); sys.exit(not (3, 11) <= v <= (3, 14))' 2>/dev/null
 }
 
-install_line() { # $1: version of a Python without venv, or nothing
+# The one line that installs what is missing. $1: the version of a Python that lacks venv, or nothing.
+install_line() {
     if command -v apt-get >/dev/null 2>&1; then
-        [ -n "$1" ] && echo "${as_root}apt-get install -y python$1-venv" && return
-        echo "${as_root}apt-get update && ${as_root}apt-get install -y python3-venv"
-    elif command -v dnf >/dev/null 2>&1; then echo "${as_root}dnf install -y python3.12"
-    elif command -v zypper >/dev/null 2>&1; then echo "${as_root}zypper install -y python312"
-    elif command -v apk >/dev/null 2>&1; then echo "${as_root}apk add python3"
-    elif command -v pacman >/dev/null 2>&1; then echo "${as_root}pacman -S --noconfirm python"
+        if [ -n "$1" ]; then as_root "apt-get install -y python$1-venv"
+        else as_root "apt-get update && apt-get install -y python3-venv"; fi
+    elif command -v dnf >/dev/null 2>&1; then as_root "dnf install -y python3.12"
+    elif command -v zypper >/dev/null 2>&1; then as_root "zypper install -y python312"
+    elif command -v apk >/dev/null 2>&1; then as_root "apk add python3"
+    elif command -v pacman >/dev/null 2>&1; then as_root "pacman -S --noconfirm python"
     elif command -v brew >/dev/null 2>&1; then echo "brew install python@3.13"
     else echo "(get Python 3.11 to 3.14 from https://www.python.org/downloads/)"
+    fi
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then echo "$1"
+    elif command -v sudo >/dev/null 2>&1; then echo "sudo sh -c '$1'"
+    else echo "su -c '$1'"
     fi
 }
 

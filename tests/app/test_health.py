@@ -26,7 +26,7 @@ def test_probes() -> None:
 
     async def scenario() -> None:
         nonlocal fault
-        server = await HealthServer.start(bind("127.0.0.1", 0, "x"), Probes(lambda: fault, lambda: b"elanus_up 1\n"))
+        server = HealthServer(bind("127.0.0.1", 0, "x"), Probes(lambda: fault, lambda: b"elanus_up 1\n"))
         ask = asyncio.to_thread
         assert await ask(get, server.port, "/livez") == (200, b"OK")
         assert await ask(get, server.port, "/healthz") == (200, b"OK")
@@ -39,5 +39,14 @@ def test_probes() -> None:
         with pytest.raises(InUseError, match=f"127.0.0.1:{server.port}.*choose another metrics port"):
             bind("127.0.0.1", server.port, "metrics port")
         await server.stop()
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_loaded_for_a_port_that_nobody_asks() -> None:
+    async def scenario() -> None:
+        server = HealthServer(bind("127.0.0.1", 0, "x"), Probes(lambda: "", lambda: b""))
+        await server.stop()
+        bind("127.0.0.1", server.port, "x").close()
 
     asyncio.run(scenario())

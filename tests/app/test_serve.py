@@ -70,6 +70,19 @@ def test_ends_cleanly_at_a_signal(number: signal.Signals) -> None:
     assert signal.getsignal(number) == before
 
 
+def test_a_signal_ends_a_long_start() -> None:
+    begun = []
+
+    async def start(_: Settings) -> MemoryServer:
+        begun.append(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await forever()
+        raise AssertionError
+
+    run(start, QUIET, Companion(lambda _: None, forever))
+    assert begun
+
+
 def test_a_failure_is_told_after_the_stop() -> None:
     server = MemoryServer(QUIET, fails=True)
     with pytest.raises(StorageError, match="the disk is gone"):

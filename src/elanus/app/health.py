@@ -3,12 +3,12 @@
 `/livez` says that the process's event loop turns. `/healthz` says that the server can serve; otherwise it answers 503
 with the reason. `/metrics` is Prometheus text. Probes may come at any rate and touch no role's state.
 
-The port is bound before the server starts, so that a taken one is refused by name before anything else happens; the
-HTTP libraries are loaded only when the first answer of the database is no longer waiting for them.
+The port is bound before the server starts, so that a taken one is refused by name before anything else happens.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,37 +46,59 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
 
 
 class HealthServer:
-    """Serves the probes on an already bound socket until stopped."""
+    """Serves the probes on an already listening socket until stopped.
 
-    def __init__(self, server: Any, port: int) -> None:
-        self._server = server
-        self.port = port
+    The first probe waits in the socket's backlog while the HTTP libraries load, on a thread, so that a server that
+    nobody probes never loads them and one that is probed at once does not keep the database's callers waiting.
+    """
 
-    @classmethod
-    async def start(cls, sock: socket.socket, probes: Probes) -> HealthServer:
-        """Serve on `sock`, which this then owns."""
-        import uvicorn
-
-        config = uvicorn.Config(
-            application(probes),
-            log_config=None,
-            date_header=False,
-            server_header=False,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            ws="none",
-        )
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
-        # Not `Server.serve`: it takes over the process's signals, and wakes ten times a second for nothing.
-        await server.startup(sockets=[sock])
-        return cls(server, sock.getsockname()[1])
+    def __init__(self, sock: socket.socket, probes: Probes) -> None:
+        self.port: int = sock.getsockname()[1]
+        self._sock = sock
+        self._probes = probes
+        self._server: Any = None
+        self._starting: asyncio.Task[None] | None = None
+        asyncio.get_running_loop().add_reader(sock, self._begin)
 
     async def stop(self) -> None:
         """Close the port."""
-        await self._server.shutdown(sockets=[])
+        if self._starting is None:
+            asyncio.get_running_loop().remove_reader(self._sock)
+            self._sock.close()
+            return
+        await self._starting
+        await self._server.shutdown(sockets=[self._sock])
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._sock)
+        self._starting = loop.create_task(self._serve(), name="health")
+
+    async def _serve(self) -> None:
+        server = await asyncio.to_thread(http_server, self._probes)
+        # Not `Server.serve`: it takes over the process's signals, and wakes ten times a second for nothing.
+        await server.startup(sockets=[self._sock])
+        self._server = server
+
+
+def http_server(probes: Probes) -> Any:
+    """An uvicorn server, not yet started."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        application(probes),
+        log_config=None,
+        date_header=False,
+        server_header=False,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        ws="none",
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    return server
 
 
 def application(probes: Probes) -> Any:

@@ -99,12 +99,14 @@ async def serve(start: Start, settings: Settings, companion: Companion) -> None:
     with contextlib.ExitStack() as stack:
         stack.callback(_watch_signals(asked))
         sock = _bind_metrics(settings)
+        server = None
         try:
-            server = await start(settings)
-        except BaseException:
-            if sock is not None:
+            server = await _start_unless_asked(start, settings, asked)
+        finally:
+            if sock is not None and server is None:
                 sock.close()
-            raise
+        if server is None:
+            return
         try:
             await _serve_until(server, sock, companion, asked)
         finally:
@@ -113,8 +115,22 @@ async def serve(start: Start, settings: Settings, companion: Companion) -> None:
             log.info("stopped")
 
 
+async def _start_unless_asked(start: Start, settings: Settings, asked: asyncio.Event) -> Server | None:
+    """The started server, or None when the stop was asked for before it answered."""
+    starting = asyncio.ensure_future(start(settings))
+    asking = asyncio.create_task(asked.wait())
+    await asyncio.wait((starting, asking), return_when=asyncio.FIRST_COMPLETED)
+    asking.cancel()
+    if starting.done():
+        return starting.result()
+    with _late_stop_cut():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+    return None
+
+
 async def _serve_until(server: Server, sock: socket.socket | None, companion: Companion, asked: asyncio.Event) -> None:
-    health = await HealthServer.start(sock, Probes(server.fault, server.metrics)) if sock is not None else None
+    health = HealthServer(sock, Probes(server.fault, server.metrics)) if sock is not None else None
     companion.ready(Running(server.address, health.port if health else -1))
     log.info("serving", extra={"address": server.address})
     ends = [asyncio.create_task(end) for end in (asked.wait(), server.wait_failed(), companion.until())]

@@ -36,7 +36,7 @@ class ServerProcess:
 
     def __init__(self, folder: Path, *flags: str, interpreter_flags: tuple[str, ...] = ()) -> None:
         self.folder = folder
-        self.said = tempfile.TemporaryFile("w+")
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the server
         command = [sys.executable, *interpreter_flags, "-m", "elanus", "serve", "--data", str(folder)]
         for flag, value in (("--port", "0"), ("--metrics-port", "-1")):
             command += [] if flag in flags else [flag, value]

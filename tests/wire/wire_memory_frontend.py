@@ -54,6 +54,7 @@ class MemoryFrontend:
         self.databases: dict[str, r.DatabaseReply] = {"default": r.DatabaseReply("default", 1, EPOCH, {})}
         self.clock = EPOCH
         self.gate: asyncio.Event | None = None
+        self.entered = asyncio.Event()
         self.finished: list[str] = []
         self.fault: BaseException | None = None
 
@@ -247,6 +248,7 @@ class MemoryFrontend:
     # --- data -------------------------------------------------------------------------------------------------------
     async def insert(self, request: r.InsertRequest) -> r.MutationReply:
         table = self._table(self._note(request))
+        self.entered.set()
         if self.gate is not None:
             await self.gate.wait()
         columns = {("$meta" if sent.is_dynamic else sent.name): sent.column for sent in request.fields}

@@ -4,8 +4,9 @@ Documents of a block of rows are joined to one JSON array by Arrow and decoded i
 only the path, so everything else is skipped, not built. The few lines that run per row (picking the leaf, its type)
 run once per source and path: the result is kept in the source's `ShredCache`.
 
-A number beyond the double range makes the typed decoder refuse its whole block; such a block is walked document by
-document instead, and the number becomes an infinity.
+What JSON may spell and msgspec refuses (a number beyond doubles, a lone surrogate, endless nesting) makes it refuse
+the whole block; such a block is walked document by document: the number becomes an infinity, the surrogate a `?`, and
+a document too deep for the stack has no value at any path.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def _leaves(column: Column, path: Path) -> list[Any]:
     decoder, structs = _decoder(path)
     try:
         values = decoder.decode(b"[" + memoryview(joined) + b"]")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return [_walk(document, path) for document in documents.to_pylist()]
     for step, struct in zip(path, structs, strict=True):
         if isinstance(step, str):
@@ -229,26 +230,19 @@ def _decoder(path: Path) -> tuple[msgspec.json.Decoder[Any], tuple[Any, ...]]:
 
 
 def _walk(document: bytes, path: Path) -> Any:
-    """The value at `path` of one document that the typed decoder refused."""
-    raw: Any = document
-    for step in path:
-        wanted: Any = dict[str, msgspec.Raw] if isinstance(step, str) else list[msgspec.Raw]
-        try:
-            children = msgspec.json.decode(raw, type=wanted)
-        except msgspec.ValidationError:
-            return None
-        except msgspec.DecodeError as error:
-            raise CorruptedError(f"a stored JSON document cannot be decoded: {error}") from error
-        if isinstance(step, str):
-            raw = children.get(step)
-        else:
-            raw = children[step] if len(children) > step else None
-        if raw is None:
-            return None
+    """The value at `path` of one document that the typed decoder refused; None where it nests beyond the stack."""
     try:
-        return _printable(json.loads(bytes(raw)))
+        value = json.loads(document)
     except ValueError as error:
         raise CorruptedError(f"a stored JSON document cannot be decoded: {error}") from error
+    except RecursionError:
+        return None
+    for step in path:
+        if isinstance(step, str):
+            value = value.get(step) if isinstance(value, dict) else None
+        else:
+            value = value[step] if isinstance(value, list) and len(value) > step else None
+    return _printable(value)
 
 
 def _printable(value: Any) -> Any:
@@ -305,11 +299,16 @@ def _texts(values: list[Any], chosen: Mask) -> pa.Array:
 
 def _is_solid(value: Any) -> bool:
     """Whether a decoded value is more than null, an empty container, or containers of such."""
-    if isinstance(value, list):
-        return any(_is_solid(item) for item in value)
-    if isinstance(value, dict):
-        return any(_is_solid(item) for item in value.values())
-    return value is not None
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            pending.extend(value)
+        elif isinstance(value, dict):
+            pending.extend(value.values())
+        elif value is not None:
+            return True
+    return False
 
 
 def _classify_lists(values: list[Any]) -> ListShred:
@@ -331,5 +330,8 @@ def _classify_lists(values: list[Any]) -> ListShred:
 
 
 def canonical(value: Any) -> str:
-    """JSON text that two lists share only if they agree in types, values and order."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    """JSON text that two lists share only if they agree in types, values and order; empty if nested beyond reason."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    except RecursionError:
+        return ""

@@ -3,7 +3,7 @@
 Re-sending
 1. A read is repeated when a shard moved or is not ready, on a fresh view, until patience ends.
 2. A write is re-sent to a shard only on `ChannelNotAvailableError` or `UnavailableError`: both say that nothing was
-   stamped there. Any other failure ends it.
+   stamped there. Any other failure ends it; unless it says that nothing was done, the outcome is unknown.
 3. A write over several shards is several records. When some were written and another was refused, or when one's
    outcome is unknown, the client gets `OutcomeUnknownError`: it must read before it writes again, and no SDK repeats
    the request. Story: shard A takes its half of an insert with automatic ids, shard B is full; were the refusal of B
@@ -18,7 +18,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from elanus.base.doors import Clock
-from elanus.base.errors import ElanusError, OutcomeUnknownError, UnavailableError
+from elanus.base.errors import (
+    Action,
+    DiskFullError,
+    ElanusError,
+    FencedError,
+    OutcomeUnknownError,
+    OverloadedError,
+    UnavailableError,
+)
 from elanus.model.errors import (
     ChannelNotAvailableError,
     CollectionNotFoundError,
@@ -27,6 +35,7 @@ from elanus.model.errors import (
     PartitionNotLoadedError,
     SchemaMismatchError,
     SegmentNotFoundError,
+    WriteConflictError,
 )
 from elanus.model.requests import CollectionRequest
 from elanus.nodes.contracts import Shard, ShardWrite, Streaming, WriteReply
@@ -40,7 +49,9 @@ PAUSE_MIN_S: Final = 0.005
 PAUSE_MAX_S: Final = 0.5
 
 NOT_STAMPED: Final = (ChannelNotAvailableError, UnavailableError)
-MOVED: Final = (ChannelNotAvailableError, SegmentNotFoundError, UnavailableError)
+MOVED: Final = (ChannelNotAvailableError, FencedError, SegmentNotFoundError, UnavailableError)
+NOTHING_DONE: Final = (*NOT_STAMPED, DiskFullError, OverloadedError, WriteConflictError)
+"""Refusals of a write that prove it was not stamped, beside those that blame the request."""
 STALE: Final = (
     CollectionNotFoundError,
     CollectionNotLoadedError,
@@ -83,14 +94,22 @@ class Routes:
             except STALE:
                 if fresh:
                     raise
+                entry = await self._cache.fetch(request)
             except MOVED:
                 if not repeats:
                     raise
                 patience = patience or Patience(self._clock)
                 if not await patience.pause():
                     raise
-            entry = await self._cache.fetch(request)
+                entry = await self._newest(request, entry)
             fresh = True
+
+    async def _newest(self, request: CollectionRequest, entry: CollectionEntry) -> CollectionEntry:
+        """A fresh entry, or the same one while the coordinator is away: the shard may come back where it was."""
+        try:
+            return await self._cache.fetch(request)
+        except UnavailableError:
+            return entry
 
     async def write_all(
         self, request: CollectionRequest, entry: CollectionEntry, writes: Sequence[ShardWrite]
@@ -111,16 +130,16 @@ class Routes:
             if not failures:
                 return [reply for reply in replies if reply is not None]
             if any(not _may_resend(writes[index], error) for index, error in failures) or not await patience.pause():
-                raise _verdict([error for _, error in failures], len(writes))
+                raise verdict([error for _, error in failures], len(writes))
             pending = [index for index, _ in failures]
             try:
                 entry = await self.renewed(request, entry)
             except ElanusError as error:
-                raise _verdict([error], len(writes), len(writes) - len(pending)) from None
+                raise verdict([error] * len(pending), len(writes)) from None
 
     async def renewed(self, request: CollectionRequest, entry: CollectionEntry) -> CollectionEntry:
         """A fresh entry of the same collection; another one of that name does not count."""
-        fresh = await self._cache.fetch(request)
+        fresh = await self._newest(request, entry)
         if fresh.collection_id != entry.collection_id:
             raise CollectionNotFoundError(entry.view.description.database, entry.name)
         return fresh
@@ -160,14 +179,20 @@ def _may_resend(write: ShardWrite, error: ElanusError) -> bool:
     return write.guard_timestamp is None and isinstance(error, NOT_STAMPED)
 
 
-def _verdict(errors: Sequence[ElanusError], total: int, written: int | None = None) -> ElanusError:
-    """What the client is told: the refusal itself when nothing was written anywhere, else 'outcome unknown'."""
-    if written is None:
-        written = total - len(errors)
-    unknown = next((error for error in errors if isinstance(error, OutcomeUnknownError)), None)
-    if total == 1 or (written == 0 and unknown is None):
-        return unknown or errors[0]
+def verdict(errors: Sequence[ElanusError], total: int) -> ElanusError:
+    """What the client is told when some of a write's `total` records failed: the refusal itself when nothing was
+    written anywhere, else 'outcome unknown'."""
+    unclear = next((error for error in errors if not _did_nothing(error)), None)
+    first = unclear or errors[0]
+    if total == 1 and isinstance(first, OutcomeUnknownError):
+        return first
+    if len(errors) == total and unclear is None:
+        return first
+    written = total - len(errors)
     return OutcomeUnknownError(
-        f"{written} of {total} parts of the write are done, the others are not or may not be: "
-        f"{(unknown or errors[0]).message}"
+        f"outcome unknown: {written} of {total} parts of the write are done, another failed with: {first.message}"
     )
+
+
+def _did_nothing(error: ElanusError) -> bool:
+    return isinstance(error, NOTHING_DONE) or error.action in (Action.FIX_REQUEST, Action.UNSUPPORTED)

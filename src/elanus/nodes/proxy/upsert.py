@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from elanus.base.doors import Clock
-from elanus.base.errors import ElanusError, OutcomeUnknownError
+from elanus.base.errors import ElanusError
 from elanus.model.columns import Batch, Column, Rows, concatenate
 from elanus.model.errors import BadParameterError, WriteConflictError
 from elanus.model.reads import Found, ShardRead
@@ -34,7 +34,7 @@ from elanus.nodes.contracts import Shard, ShardWrite, WriteReply
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.ids import IdAllocator
 from elanus.nodes.proxy.reads import Reader
-from elanus.nodes.proxy.routes import NOT_STAMPED, Patience, Routes
+from elanus.nodes.proxy.routes import NOT_STAMPED, Patience, Routes, verdict
 from elanus.nodes.proxy.routing import rows_by_shard, shards_of
 from elanus.nodes.proxy.rows import absent, complete, sent_columns
 from elanus.nodes.proxy.values import json_objects
@@ -90,16 +90,12 @@ class Upserter:
             return_exceptions=True,
         )
         replies = [outcome for outcome in outcomes if isinstance(outcome, WriteReply)]
-        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        for error in errors:
-            if not isinstance(error, ElanusError):
-                raise error
-        if errors and replies:
-            raise OutcomeUnknownError(
-                f"{len(replies)} of {len(parts)} parts of the write are done, others not: {errors[0]}"
-            )
+        errors = [outcome for outcome in outcomes if isinstance(outcome, ElanusError)]
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, ElanusError):
+                raise outcome
         if errors:
-            raise errors[0]
+            raise verdict(errors, len(parts))
         return replies
 
     async def _patch_shard(

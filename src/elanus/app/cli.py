@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import elanus
-from elanus.app import logs, settings
+from elanus.app import settings
 from elanus.app.demo import demonstrate
 from elanus.app.serve import Companion, Running, forever, is_loopback, run
 from elanus.app.settings import Settings, SettingsError
@@ -154,7 +154,6 @@ def _assignments(pairs: list[str] | None) -> dict[str, str | int]:
 
 def _serve(config: str | None, flags: dict[str, str | int]) -> None:
     chosen = settings.load(config, os.environ, flags)
-    logs.configure(chosen.logging)
     if not chosen.server.unix_path and not is_loopback(chosen.server.host):
         typer.echo(
             f"elanus: warning: {chosen.server.host} can be reached from other machines, and nothing controls access: "

@@ -26,7 +26,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 
-from elanus.app import logs, settings
+from elanus.app import settings
 from elanus.app.embedded import BUSY, GREETING, PRESENCE_SOCKET, READY, REFUSED, SERVER_SOCKET
 from elanus.app.serve import Companion, Running, run
 from elanus.app.settings import Settings
@@ -62,7 +62,6 @@ def _run(data: str, runtime: str) -> None:
             "server.metrics_port": -1,
         },
     )
-    logs.configure(chosen.logging)
     presence = Presence(chosen, runtime)
     run(Standalone.start, chosen, Companion(presence.announce, presence.until_idle))
 

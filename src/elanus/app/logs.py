@@ -1,74 +1,39 @@
-"""Structured logs on standard error: one event, one line, quiet by default.
+"""How events look on standard error: one event, one line, quiet by default.
 
-Modules log with `logging.getLogger(__name__)` and name their facts in `extra`:
-
-    log.info("segment flushed", extra={"segment": 7, "rows": 120_000})
-
-The text form is for people, `key=value` behind the message; the JSON form carries the same fields for machines.
-Library loggers stay at warning whatever our own level is.
+Roles emit `base.events`; the composition root gives them the sink made here. The text form is for people, `key=value`
+behind the event's name; the JSON form carries the same fields for machines.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 
 import msgspec
 
 from elanus.app.settings import LoggingSettings
-
-# What `logging` itself puts on a record; the rest came from `extra`.
-STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+from elanus.base.events import Event, Level, Sink
 
 
-def configure(settings: LoggingSettings, stream: TextIO | None = None) -> None:
-    """Send Elanus's events of `settings.level` and above to `stream` (standard error). Replaces earlier handlers."""
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("elanus").setLevel(settings.level.upper())
+def sink(settings: LoggingSettings, stream: TextIO | None = None) -> Sink:
+    """Writes events to `stream` (standard error) in the form that the settings ask for."""
+    form = Event.line if settings.format == "json" else text_line
+    target = stream or sys.stderr
+
+    def write(event: Event) -> None:
+        target.write(form(event) + "\n")
+        target.flush()
+
+    return write
 
 
-class TextFormatter(logging.Formatter):
-    """`2026-11-23T06:24:00.123Z WARNING elanus.wal.file torn tail: file=… bytes=12`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        facts = " ".join(f"{name}={quoted(value)}" for name, value in fields_of(record).items())
-        message = " ".join(record.getMessage().splitlines())
-        line = f"{timestamp(record)} {record.levelname} {record.name} {message}"
-        line = f"{line}: {facts}" if facts else line
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object: time, level, logger, message, then the event's own fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        event: dict[str, Any] = {
-            "time": timestamp(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        event |= {name: value for name, value in fields_of(record).items() if name not in event}
-        if record.exc_info:
-            event["trace"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(event, enc_hook=str).decode()
-
-
-def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """The facts that the caller gave in `extra`."""
-    return {name: value for name, value in vars(record).items() if name not in STANDARD_FIELDS}
-
-
-def timestamp(record: logging.LogRecord) -> str:
-    """The event's time, UTC, milliseconds."""
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z"
+def text_line(event: Event) -> str:
+    """`2026-11-23T06:24:00.123Z WARNING wal.torn_tail file=… bytes=12`."""
+    moment = datetime.fromtimestamp(event.at_ms / 1000, UTC)
+    time = f"{moment:%Y-%m-%dT%H:%M:%S}.{event.at_ms % 1000:03d}Z"
+    fields = "".join(f" {name}={quoted(value)}" for name, value in event.fields.items())
+    return f"{time} {Level(event.level).name} {event.name}{fields}"
 
 
 def quoted(value: object) -> str:

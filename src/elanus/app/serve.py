@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -33,8 +33,6 @@ except ImportError:  # Windows has none; asyncio's own loop does the same, more 
 
 STOP_S_MAX = 9.0
 EXIT_CUT = 70
-
-log = logging.getLogger(__name__)
 
 
 class Server(Protocol):
@@ -112,7 +110,6 @@ async def serve(start: Start, settings: Settings, companion: Companion) -> None:
         finally:
             with _late_stop_cut():
                 await server.stop(settings.server.stop_grace_s)
-            log.info("stopped")
 
 
 async def _start_unless_asked(start: Start, settings: Settings, asked: asyncio.Event) -> Server | None:
@@ -132,7 +129,6 @@ async def _start_unless_asked(start: Start, settings: Settings, asked: asyncio.E
 async def _serve_until(server: Server, sock: socket.socket | None, companion: Companion, asked: asyncio.Event) -> None:
     health = HealthServer(sock, Probes(server.fault, server.metrics)) if sock is not None else None
     companion.ready(Running(server.address, health.port if health else -1))
-    log.info("serving", extra={"address": server.address})
     ends = [asyncio.create_task(end) for end in (asked.wait(), server.wait_failed(), companion.until())]
     try:
         done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -185,7 +181,7 @@ def _late_stop_cut() -> Iterator[None]:
     """End the process if the stop inside takes too long; a thread, as the loop may be what hangs."""
 
     def cut() -> None:
-        log.error("the stop took too long and was cut", extra={"limit_s": STOP_S_MAX})
+        sys.stderr.write(f"elanus: the stop took longer than {STOP_S_MAX} s and was cut\n")
         os._exit(EXIT_CUT)
 
     timer = threading.Timer(STOP_S_MAX, cut)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from elanus.base.errors import ElanusError
 from elanus.model.columns import NUMPY_DTYPES, Column, arrow_type
 from elanus.model.requests import (
     CreateCollectionRequest,
@@ -106,3 +110,35 @@ def found_ids(reply: SearchReply) -> list[list[Any]]:
     keys = python_values(reply.keys)
     ends = np.cumsum(reply.counts)
     return [keys[end - count : end] for end, count in zip(ends, reply.counts, strict=True)]
+
+
+TAGS = FieldSchema(
+    0,
+    "tags",
+    DataType.ARRAY,
+    nullable=True,
+    element_type=DataType.VARCHAR,
+    type_params={"max_capacity": "2", "max_length": "3"},
+)
+NUMBERS = FieldSchema(
+    0, "numbers", DataType.ARRAY, nullable=True, element_type=DataType.INT8, type_params={"max_capacity": "4"}
+)
+DOC = FieldSchema(0, "doc", DataType.JSON, nullable=True)
+WIDE = schema(ID, VECTOR, NAME, RANK, TAGS, NUMBERS, DOC, dynamic=True)
+
+
+def expect(make: Callable[[Bench], Any], text: str, code: int, *, made: CollectionSchema = WIDE, **how: Any) -> None:
+    """The call is refused with this text and code, and no shard saw anything."""
+
+    async def main() -> None:
+        bench = Bench()
+        await collection(bench, made, **how)
+        before = (dict(bench.coordinator.views), bench.rows())
+        with pytest.raises(ElanusError) as caught:
+            await make(bench)
+        assert text in caught.value.message
+        assert caught.value.code == code
+        assert (dict(bench.coordinator.views), bench.rows()) == before
+        assert not bench.node.arrivals
+
+    asyncio.run(main())

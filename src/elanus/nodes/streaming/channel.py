@@ -66,16 +66,24 @@ class _Pending:
         return request.vchannel
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Told by a channel: `on_create` makes the shard of a create record, `on_applied` hears which shards changed."""
+
+    on_create: Callable[[ShardChange, Position], Shard]
+    on_applied: Callable[[set[str]], None]
+
+
 class Channel:
-    """See the module's head. `on_applied` is told of every batch applied, for those who seal and checkpoint."""
+    """See the module's head."""
 
     def __init__(
         self,
         doors: Doors,
         pchannel: str,
         coordinator: Coordinator,
-        on_create: Callable[[ShardChange, Position], Shard],
-        on_applied: Callable[[set[str]], None],
+        listener: Listener,
+        growing_bytes_stop: int,
     ) -> None:
         self.pchannel = pchannel
         self.term = 0
@@ -84,8 +92,8 @@ class Channel:
         self.applied = ORIGIN
         self._doors = doors
         self._coordinator = coordinator
-        self._on_create = on_create
-        self._on_applied = on_applied
+        self._listener = listener
+        self._growing_bytes_stop = growing_bytes_stop
         self._writer: Writer | None = None
         self._queue: deque[_Pending] = deque()
         self._queued_bytes = 0
@@ -223,6 +231,8 @@ class Channel:
 
     def _check_write(self, write: ShardWrite) -> None:
         shard = self.shard(write.vchannel)
+        if write.batch is not None and shard.growing_bytes > self._growing_bytes_stop:
+            raise OverloadedError(f"{write.vchannel} holds too much growing data; it is being sealed")
         if write.schema_version > shard.schema.version:
             raise UnavailableError(f"{write.vchannel} does not know schema version {write.schema_version} yet")
         if write.schema_version < shard.schema.version and write.batch is not None:
@@ -272,7 +282,7 @@ class Channel:
             self.apply(record, position)
             touched.add(record.vchannel)
             _answer(pending, WriteReply(record.timestamp, position))
-        self._on_applied(touched)
+        self._listener.on_applied(touched)
 
     def apply(self, record: Record, position: Position) -> None:
         """Apply one durable record; the same for fresh appends and for replay."""
@@ -282,7 +292,7 @@ class Channel:
         shard = self.shards.get(record.vchannel)
         if isinstance(record, ChangeRecord):
             if shard is None and record.change.kind == "create":
-                shard = self.shards[record.vchannel] = self._on_create(record.change, before)
+                shard = self.shards[record.vchannel] = self._listener.on_create(record.change, before)
             if shard is not None and position > shard.manifest.flushed_through:
                 shard.apply_change(record, position)
         elif shard is not None and position > shard.manifest.flushed_through and not shard.dropped:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
-from elanus.base.errors import ElanusError, FencedError, UnavailableError
+from elanus.base.errors import Action, ElanusError, FencedError, UnavailableError
 from elanus.base.events import Events
 from elanus.meta.catalog import Stored, advance_replay, fetch, fetch_all, fetch_channel, owns, run
 from elanus.meta.manifests import Manifests
@@ -32,7 +33,7 @@ from elanus.model.reads import Found, Hits, ShardRead
 from elanus.model.records import ShardChange
 from elanus.model.segment import Manifest
 from elanus.nodes.contracts import Coordinator, FlushReply, Query, ShardStatus, ShardTarget, ShardWrite, WriteReply
-from elanus.nodes.streaming.channel import Channel
+from elanus.nodes.streaming.channel import Channel, Listener
 from elanus.nodes.streaming.delegate import Delegator, Evidence
 from elanus.nodes.streaming.flush import Flusher, Storage, replay_position
 from elanus.nodes.streaming.shard import Shard
@@ -40,13 +41,17 @@ from elanus.search.execute import Execution
 from elanus.wal.log import Log
 from elanus.wal.records import decode_record
 
+FLUSH_RETRY_S: Final = 1.0
+
 
 class StreamingLimits(msgspec.Struct, frozen=True):
-    """When growing data is sealed, and how long deleted rows stay readable for reads at an older timestamp."""
+    """`growing_bytes_max`: a growing segment of that size is sealed. `growing_bytes_stop`: with so much growing data in
+    one shard, writes wait. `retention_ms`: deleted rows stay readable so long for reads at an older timestamp."""
 
     growing_bytes_max: int
-    deletes_max: int
+    growing_bytes_stop: int
     retention_ms: int
+    deletes_max: int = 1_000_000
 
 
 class _Owned:
@@ -108,7 +113,8 @@ class StreamingNode:
 
     def _new_channel(self, pchannel: str) -> _Owned:
         doors = self._storage.doors
-        channel = Channel(doors, pchannel, self._coordinator, self._on_create, self._on_applied)
+        limit = self._limits.growing_bytes_stop
+        channel = Channel(doors, pchannel, self._coordinator, Listener(self._on_create, self._on_applied), limit)
         evidence = Evidence(doors.clock, lambda: self._current_term(pchannel))
         return _Owned(channel, Delegator(doors.clock, channel, evidence, self._nodes, self._execution))
 
@@ -184,6 +190,11 @@ class StreamingNode:
         for pchannel in sorted(self._channels):
             await self._channels.pop(pchannel).channel.close()
 
+    def is_open(self, pchannel: str) -> bool:
+        """Whether this node takes writes for the channel now."""
+        owned = self._channels.get(pchannel)
+        return owned is not None and owned.channel.is_owned
+
     def _owned(self, vchannel: str) -> _Owned:
         owned = self._channels.get(pchannel_of(vchannel))
         if owned is None:
@@ -237,19 +248,27 @@ class StreamingNode:
     async def _flush_all(self, vchannel: str) -> None:
         """Flush until nothing that was asked for is left, then release the log below."""
         try:
+            while not await self._flush_once(vchannel):
+                await self._storage.doors.clock.sleep(FLUSH_RETRY_S)
+        finally:
+            self._flushing.discard(vchannel)
+
+    async def _flush_once(self, vchannel: str) -> bool:
+        """One attempt at everything a flush entails; False when it should be repeated later."""
+        try:
             owned = self._owned(vchannel)
             shard = owned.channel.shard(vchannel)
-            wanted = shard.last_position
-            while shard.manifest.flushed_through < wanted and not shard.dropped:
-                if await self._flusher.flush(shard, owned.guard, owned.channel.term) is None:
+            while await self._flusher.flush(shard, owned.guard, owned.channel.term) is not None:
+                if not self._is_full(shard):
                     break
-                wanted = max(wanted, shard.last_position if self._is_full(shard) else wanted)
             await self._flusher.settle(shard, owned.guard)
             await self._release_log(owned)
         except ElanusError as error:
+            if error.action is Action.CORRUPTED:
+                raise
             self._events.warning("flush.failed", shard=vchannel, error=error.message)
-        finally:
-            self._flushing.discard(vchannel)
+            return error.action not in (Action.RETRY, Action.UNKNOWN)
+        return True
 
     def _is_full(self, shard: Shard) -> bool:
         return shard.active.size_bytes >= self._limits.growing_bytes_max

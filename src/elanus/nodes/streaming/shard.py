@@ -145,6 +145,11 @@ class Shard:
         return (*(segment for segment in self.sealing if segment.last_position > position), self.active)
 
     @property
+    def growing_bytes(self) -> int:
+        """Size of all growing rows."""
+        return sum(segment.size_bytes for segment in self.growing())
+
+    @property
     def has_unflushed(self) -> bool:
         """Whether the log holds something of this shard that its committed manifest does not cover."""
         return self.last_position > self.manifest.flushed_through
@@ -237,7 +242,7 @@ class Shard:
             flushed_through=self.manifest.flushed_through,
             flushed_timestamp=self.last_timestamp if not self.has_unflushed else self.manifest.timestamp_max,
             row_counts=counts,
-            growing_bytes=sum(segment.size_bytes for segment in self.growing()),
+            growing_bytes=self.growing_bytes,
             served_version=served,
             pinned_version=min([*pinned, served]) if served >= 0 else min(pinned, default=-1),
             last_timestamp=self.last_timestamp,

@@ -1,0 +1,236 @@
+"""Background work: compaction and index building, run at data nodes, committed as manifest edits.
+
+One loop takes the collections that changed, asks `maintenance` what each shard wants, and runs it task by task. A task
+is idempotent and invisible until its commit; when its inputs have changed meanwhile the commit is refused and the shard
+is simply looked at again. Small merges wait until a shard has been calm for `CALM_S`, and builds on segments that such
+a merge would replace wait with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from elanus.base.doors import Doors
+from elanus.base.errors import Action, ElanusError
+from elanus.base.events import Events
+from elanus.meta.manifests import Manifests, Refused, ShardEdit
+from elanus.meta.records import Collection, CollectionState
+from elanus.meta.store import Compare
+from elanus.model.errors import SchemaMismatchError
+from elanus.model.index import IndexDefinition
+from elanus.model.requests import CompactionState
+from elanus.model.segment import Manifest, SegmentEntry
+from elanus.model.timestamp import compose
+from elanus.nodes.contracts import BuildTask, CompactTask, Data
+from elanus.nodes.coordinator.catalog import Catalog
+from elanus.nodes.coordinator.maintenance import (
+    CompactionPolicy,
+    add_index,
+    plan_builds,
+    plan_compactions,
+    replace_segments,
+)
+from elanus.nodes.coordinator.oracle import IdAllocator
+from elanus.nodes.coordinator.placement import Placement
+
+CALM_S: Final = 1.0
+RETRY_S: Final = 1.0
+COMPACTIONS_KEPT_MAX: Final = 1024
+TTL_PROPERTY: Final = "collection.ttl.seconds"
+
+
+class BackgroundLimits(msgspec.Struct, frozen=True):
+    """Size of segments, and how long deleted rows stay readable for reads at an older timestamp."""
+
+    segment_bytes_max: int
+    retention_ms: int
+
+
+@dataclass(slots=True)
+class _Compaction:
+    """A manual compaction and how far it is."""
+
+    planned: int
+    completed: int = 0
+    failed: int = 0
+    merges: tuple[tuple[tuple[int, ...], int], ...] = ()
+
+
+class Background:
+    """See the module's head."""
+
+    def __init__(
+        self,
+        doors: Doors,
+        manifests: Manifests,
+        catalog: Catalog,
+        placement: Placement,
+        ids: IdAllocator,
+        guard: Compare,
+        limits: BackgroundLimits,
+        events: Events,
+    ) -> None:
+        self._doors = doors
+        self._manifests = manifests
+        self._catalog = catalog
+        self._placement = placement
+        self._ids = ids
+        self._guard = guard
+        self._limits = limits
+        self._events = events
+        self._data: list[Data] = []
+        self._dirty: dict[int, float] = {}
+        self._wake = asyncio.Event()
+        self._compactions: dict[int, _Compaction] = {}
+        self._manual: dict[str, list[tuple[int, tuple[SegmentEntry, ...]]]] = {}
+
+    def start(self, data: Iterable[Data]) -> None:
+        """Begin working with these data nodes."""
+        self._data = list(data)
+        self._doors.tasks.spawn(self._work_for_ever(), name="background work")
+
+    def mark(self, collection_id: int) -> None:
+        """The collection has changed; look at it."""
+        self._dirty[collection_id] = self._doors.clock.monotonic_s()
+        self._wake.set()
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+    async def _work_for_ever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._dirty:
+                collection_id = min(self._dirty, key=lambda one: self._dirty[one])
+                marked_s = self._dirty.pop(collection_id)
+                await self._work_on(collection_id, marked_s)
+
+    async def _work_on(self, collection_id: int, marked_s: float) -> None:
+        stored = self._catalog.collections.get(collection_id)
+        if stored is None or stored.record.state is not CollectionState.CREATED:
+            return
+        calm = self._doors.clock.monotonic_s() - marked_s >= CALM_S
+        again = False
+        for vchannel in stored.record.vchannels:
+            try:
+                again |= await self._work_on_shard(stored.record, vchannel, calm)
+            except ElanusError as error:
+                self._events.warning("background.task_failed", shard=vchannel, error=error.message)
+                again |= error.action in (Action.RETRY, Action.ELSEWHERE)
+        if again and collection_id not in self._dirty:
+            self._doors.tasks.spawn(self._mark_later(collection_id, marked_s), name="background retry")
+
+    async def _mark_later(self, collection_id: int, marked_s: float) -> None:
+        await self._doors.clock.sleep(RETRY_S)
+        self._dirty.setdefault(collection_id, marked_s)
+        self._wake.set()
+
+    async def _work_on_shard(self, collection: Collection, vchannel: str, calm: bool) -> bool:
+        """One round on a shard; whether another is wanted without a further change."""
+        state = await self._placement.shard(vchannel)
+        if state is None:
+            return False
+        manifest = state.manifest
+        manual = self._manual.pop(vchannel, [])
+        for compaction_id, inputs in manual:
+            await self._run_compaction(collection, manifest, inputs, compaction_id)
+        if manual:
+            return True
+        policy = CompactionPolicy(self._limits.segment_bytes_max, merge_count_min=2 if calm else 4)
+        plans = plan_compactions(manifest, policy) if self._data else []
+        for plan in plans:
+            await self._run_compaction(collection, manifest, plan, 0)
+        if plans:
+            return True
+        waiting = plan_compactions(manifest, msgspec.structs.replace(policy, merge_count_min=2))
+        held = {entry.segment_id for plan in waiting for entry in plan}
+        for entry, definition in plan_builds(manifest, collection.indexes, collection.schema):
+            if entry.segment_id not in held:
+                await self._build(collection, vchannel, entry, definition)
+        return bool(held)
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+    async def _build(
+        self, collection: Collection, vchannel: str, entry: SegmentEntry, definition: IndexDefinition
+    ) -> None:
+        task = BuildTask(
+            vchannel=vchannel,
+            collection_id=collection.collection_id,
+            entry=entry,
+            definition=definition,
+            schema=collection.schema,
+            token=self._doors.random.token(),
+        )
+        file = await self._data[0].build(task)
+        definitions = self._catalog.collections[collection.collection_id].record.indexes
+        if all(known.index_id != definition.index_id for known in definitions):
+            return
+        edit = ShardEdit(vchannel, add_index(entry.segment_id, file, definitions))
+        outcome = await self._manifests.commit((edit,), (self._guard,))
+        self._events.info("index.built", shard=vchannel, segment=entry.segment_id, refused=isinstance(outcome, Refused))
+
+    async def _run_compaction(
+        self, collection: Collection, manifest: Manifest, inputs: tuple[SegmentEntry, ...], compaction_id: int
+    ) -> None:
+        job = self._compactions.get(compaction_id)
+        try:
+            output = await self._compact(collection, manifest, inputs)
+        except ElanusError:
+            if job is not None:
+                job.failed += 1
+            raise
+        if job is not None:
+            job.completed += 1
+            job.merges = (*job.merges, (tuple(entry.segment_id for entry in inputs), output))
+
+    async def _compact(self, collection: Collection, manifest: Manifest, inputs: tuple[SegmentEntry, ...]) -> int:
+        now_ms = self._doors.clock.now_ms()
+        purge_before = compose(max(0, now_ms - self._limits.retention_ms))
+        ttl_s = int(collection.properties.get(TTL_PROPERTY, "0") or 0)
+        output_id = (await self._ids.allocate(1)).first
+        task = CompactTask(
+            collection_id=collection.collection_id,
+            manifest=manifest,
+            inputs=tuple(entry.segment_id for entry in inputs),
+            output_id=output_id,
+            schema=collection.schema,
+            purge_before=purge_before,
+            expire_before=compose(max(0, now_ms - 1000 * ttl_s)) if ttl_s > 0 else 0,
+            token=self._doors.random.token(),
+        )
+        output = await self._data[0].compact(task)
+        edit = ShardEdit(manifest.vchannel, replace_segments(inputs, output, purge_before))
+        outcome = await self._manifests.commit((edit,), (self._guard,))
+        if isinstance(outcome, Refused):
+            raise SchemaMismatchError(outcome.reason)
+        self._events.info("segments.compacted", shard=manifest.vchannel, inputs=len(inputs), output=output_id)
+        return output_id
+
+    # --- manual compaction ------------------------------------------------------------------------------------------
+    async def compact(self, collection: Collection, compaction_id: int) -> int:
+        """Plan everything that helps now; the number of merges planned."""
+        planned = 0
+        policy = CompactionPolicy(self._limits.segment_bytes_max)
+        for vchannel in collection.vchannels:
+            state = await self._placement.shard(vchannel)
+            plans = plan_compactions(state.manifest, policy, manual=True) if state is not None else []
+            self._manual.setdefault(vchannel, []).extend((compaction_id, plan) for plan in plans)
+            planned += len(plans)
+        if planned:
+            self._compactions[compaction_id] = _Compaction(planned)
+            while len(self._compactions) > COMPACTIONS_KEPT_MAX:
+                del self._compactions[next(iter(self._compactions))]
+            self.mark(collection.collection_id)
+        return planned
+
+    def compaction_state(self, compaction_id: int) -> CompactionState:
+        """Progress of a manual compaction; completed where nothing is known of it."""
+        job = self._compactions.get(compaction_id)
+        if job is None:
+            return CompactionState(2)
+        executing = job.planned - job.completed - job.failed
+        return CompactionState(1 if executing else 2, executing, job.completed, job.failed, job.merges)

@@ -1,0 +1,196 @@
+"""DDL that concerns shards: intent, a record in every shard's log, catalog commit with the intent's end, answer.
+
+Each step is idempotent, so whoever is coordinator can replay an intent from its beginning: records carry the intent's
+id, the commit compares what it replaces, and an intent that is gone has been committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from elanus.base.doors import Doors
+from elanus.base.errors import FencedError
+from elanus.meta.catalog import combine, create, create_collection, fetch, fetch_all, remove, replace, run, tombstone
+from elanus.meta.manifests import Manifests, Refused, ShardEdit
+from elanus.meta.records import INTENTS, CollectionState, Intent, ShardPointer, shard_key
+from elanus.meta.store import Compare, MetaStore, Transaction
+from elanus.model.channel import Position, pchannel_of
+from elanus.model.records import ShardChange
+from elanus.model.segment import Manifest
+from elanus.nodes.contracts import ShardTarget, Streaming
+from elanus.nodes.coordinator.catalog import Catalog
+from elanus.nodes.coordinator.intents import (
+    Body,
+    CreateCollection,
+    CreatePartition,
+    DropCollection,
+    DropPartition,
+    collection_of,
+    decode_body,
+    encode_body,
+)
+from elanus.objects.store import ObjectStore
+
+
+class ShardDdl:
+    """Runs intents. `owner_of` finds the streaming node that owns a pchannel."""
+
+    def __init__(
+        self,
+        doors: Doors,
+        meta: MetaStore,
+        objects: ObjectStore,
+        catalog: Catalog,
+        guard: Compare,
+        owner_of: Callable[[str], Streaming],
+    ) -> None:
+        self._meta = meta
+        self._catalog = catalog
+        self._guard = guard
+        self._owner_of = owner_of
+        self._manifests = Manifests(doors, meta, objects)
+
+    async def begin(self, intent_id: int, body: Body) -> None:
+        """Write the intent and carry it to its end."""
+        intent = Intent(
+            intent_id=intent_id, kind=type(body).__name__, collection_id=collection_of(body), body=encode_body(body)
+        )
+        await run(self._meta, create(intent), (self._guard,))
+        await self.finish(intent)
+
+    async def finish_all(self) -> None:
+        """Carry on whatever predecessors left, in order."""
+        for stored in await fetch_all(self._meta, Intent, INTENTS):
+            await self.finish(stored.record)
+
+    async def finish(self, intent: Intent) -> None:
+        """Do all steps of an intent that are still to do."""
+        match decode_body(intent):
+            case CreateCollection() as body:
+                await self._create_collection(intent, body)
+            case DropCollection() as body:
+                await self._drop_collection(intent, body)
+            case CreatePartition() as body:
+                await self._create_partition(intent, body)
+            case DropPartition() as body:
+                await self._drop_partition(intent, body)
+        await self._catalog.refresh_collection(intent.collection_id)
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+    async def _log(self, intent: Intent, vchannels: tuple[str, ...], change: ShardChange) -> list[Position]:
+        """The change in every shard's log."""
+        return list(
+            await asyncio.gather(
+                *(
+                    self._owner_of(pchannel_of(vchannel)).apply_change(
+                        msgspec.structs.replace(change, vchannel=vchannel, intent_id=intent.intent_id)
+                    )
+                    for vchannel in vchannels
+                )
+            )
+        )
+
+    async def _commit(self, intent: Intent, transaction: Transaction) -> None:
+        stored = await fetch(self._meta, Intent, intent.key)
+        if stored is not None:
+            await run(self._meta, combine((transaction, remove(stored))), (self._guard,))
+
+    async def _create_collection(self, intent: Intent, body: CreateCollection) -> None:
+        collection = body.collection
+        change = ShardChange(
+            vchannel="",
+            collection_id=collection.collection_id,
+            kind="create",
+            intent_id=0,
+            schema=collection.schema,
+            partition_ids=tuple(partition.partition_id for partition in collection.partitions),
+        )
+        positions = await self._log(intent, collection.vchannels, change)
+        first = [
+            await self._manifests.write(
+                Manifest(
+                    vchannel=vchannel,
+                    collection_id=collection.collection_id,
+                    version=0,
+                    token="",
+                    term=position.term,
+                    flushed_through=position,
+                    intent_id=intent.intent_id,
+                )
+            )
+            for vchannel, position in zip(collection.vchannels, positions, strict=True)
+        ]
+        stored = await fetch(self._meta, Intent, intent.key)
+        if stored is not None:
+            pointers = [pointer for _, pointer in first]
+            await run(self._meta, create_collection(collection, pointers, stored), (self._guard,))
+        for manifest, _ in first:
+            target = ShardTarget(manifest=manifest, loaded=False)
+            await self._owner_of(pchannel_of(manifest.vchannel)).set_target(target)
+
+    async def _drop_collection(self, intent: Intent, body: DropCollection) -> None:
+        stored = self._catalog.collections.get(body.collection_id)
+        if stored is None:
+            return await self._commit(intent, Transaction())
+        collection = stored.record
+        change = ShardChange(vchannel="", collection_id=collection.collection_id, kind="drop", intent_id=0)
+        await self._log(intent, collection.vchannels, change)
+        pointers = [await fetch(self._meta, ShardPointer, shard_key(vchannel)) for vchannel in collection.vchannels]
+        parts = [
+            replace(stored, msgspec.structs.replace(collection, state=CollectionState.DROPPING)),
+            tombstone(pointer for pointer in pointers if pointer is not None),
+        ]
+        load = self._catalog.loads.get(collection.collection_id)
+        if load is not None:
+            parts.append(remove(load))
+        return await self._commit(intent, combine(parts))
+
+    async def _create_partition(self, intent: Intent, body: CreatePartition) -> None:
+        stored = self._catalog.collections[body.collection_id]
+        collection, partition_id = stored.record, body.partition.partition_id
+        change = ShardChange(
+            vchannel="",
+            collection_id=collection.collection_id,
+            kind="create_partition",
+            intent_id=0,
+            partition_ids=(partition_id,),
+        )
+        await self._log(intent, collection.vchannels, change)
+        partitions = (*collection.partitions, body.partition)
+        changed = msgspec.structs.replace(collection, partitions=partitions)
+        await self._commit(intent, replace(stored, changed))
+
+    async def _drop_partition(self, intent: Intent, body: DropPartition) -> None:
+        stored = self._catalog.collections[body.collection_id]
+        collection = stored.record
+        change = ShardChange(
+            vchannel="",
+            collection_id=collection.collection_id,
+            kind="drop_partition",
+            intent_id=0,
+            partition_ids=(body.partition_id,),
+        )
+        await self._log(intent, collection.vchannels, change)
+        kept = tuple(one for one in collection.partitions if one.partition_id != body.partition_id)
+        open_intent = await fetch(self._meta, Intent, intent.key)
+        if open_intent is None:
+            return
+        changed = replace(stored, msgspec.structs.replace(collection, partitions=kept))
+        edits = [ShardEdit(vchannel, _without_partition(body.partition_id)) for vchannel in collection.vchannels]
+        outcome = await self._manifests.commit(edits, (self._guard,), combine((changed, remove(open_intent))))
+        if isinstance(outcome, Refused):
+            raise FencedError(outcome.reason)
+
+
+def _without_partition(partition_id: int) -> Callable[[Manifest], Manifest | Refused]:
+    def edit(manifest: Manifest) -> Manifest | Refused:
+        return msgspec.structs.replace(
+            manifest,
+            segments=tuple(entry for entry in manifest.segments if entry.partition_id != partition_id),
+            dropped_partitions=tuple(sorted({*manifest.dropped_partitions, partition_id})),
+        )
+
+    return edit

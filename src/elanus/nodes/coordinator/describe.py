@@ -1,0 +1,231 @@
+"""Answers made of what a leader knows, and the small rules of its calls; nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from elanus.base.errors import UnavailableError
+from elanus.meta.records import Collection, LoadRecord
+from elanus.model.channel import pchannel_of
+from elanus.model.errors import (
+    CollectionNotLoadedError,
+    NoIndexError,
+    PartitionNotFoundError,
+    RequestError,
+)
+from elanus.model.index import IndexDefinition
+from elanus.model.requests import (
+    CollectionReply,
+    CollectionRequest,
+    IndexReply,
+    IndexRequest,
+    LoadRequest,
+    LoadState,
+    PartitionsRequest,
+    SegmentInfo,
+)
+from elanus.model.schema import FieldSchema
+from elanus.nodes.contracts import CollectionView, Shard
+from elanus.nodes.coordinator.leader import Leader
+from elanus.nodes.coordinator.maintenance import needs_index
+
+STATE_IN_PROGRESS = 2
+STATE_FINISHED = 3
+SEGMENT_FLUSHED = 4
+
+
+def not_leading() -> UnavailableError:
+    """Asked of a standby, or before the election."""
+    return UnavailableError("this coordinator is not the active one")
+
+
+def altered(old: Mapping[str, str], properties: Mapping[str, str], delete_keys: tuple[str, ...]) -> dict[str, str]:
+    """Properties after an alter call."""
+    return {key: value for key, value in {**old, **properties}.items() if key not in delete_keys}
+
+
+# --- collections ----------------------------------------------------------------------------------------------------
+def reply(leader: Leader, record: Collection) -> CollectionReply:
+    """What DescribeCollection tells."""
+    loaded = leader.catalog.loads.get(record.collection_id) is not None
+    return CollectionReply(
+        database=leader.catalog.database_name(record.database_id),
+        database_id=record.database_id,
+        collection_id=record.collection_id,
+        name=record.name,
+        schema=record.schema,
+        shard_count=len(record.vchannels),
+        virtual_channels=record.vchannels,
+        physical_channels=tuple(pchannel_of(vchannel) for vchannel in record.vchannels),
+        aliases=leader.catalog.aliases_of(record.collection_id),
+        consistency_level=record.consistency_level,
+        properties=record.properties,
+        partitions=record.partitions,
+        created_timestamp=record.created_timestamp,
+        updated_timestamp=record.updated_timestamp,
+        loaded_percentage=leader.placement.percentage(record) if loaded else -1,
+    )
+
+
+def view(leader: Leader, record: Collection) -> CollectionView:
+    """What a proxy keeps of a collection."""
+    load = leader.catalog.loads.get(record.collection_id)
+    return CollectionView(
+        description=reply(leader, record),
+        shards=tuple(
+            Shard(vchannel, pchannel_of(vchannel), leader.owners.get(pchannel_of(vchannel), 0))
+            for vchannel in record.vchannels
+        ),
+        indexes=record.indexes,
+        loaded_partition_ids=loaded_partition_ids(leader, record),
+        replica_count=0 if load is None else load.record.replica_count,
+    )
+
+
+def loaded_partition_ids(leader: Leader, record: Collection) -> tuple[int, ...] | None:
+    """The partitions that are to be served; None when the collection is not loaded."""
+    load = leader.catalog.loads.get(record.collection_id)
+    if load is None:
+        return None
+    if load.record.partition_ids is None:
+        return tuple(partition.partition_id for partition in record.partitions)
+    return load.record.partition_ids
+
+
+# --- load -----------------------------------------------------------------------------------------------------------
+def _partition_ids(record: Collection, names: tuple[str, ...]) -> tuple[int, ...]:
+    by_name = {partition.name: partition.partition_id for partition in record.partitions}
+    for name in names:
+        if name not in by_name:
+            raise PartitionNotFoundError(name)
+    return tuple(by_name[name] for name in names)
+
+
+def check_loadable(record: Collection, request: LoadRequest) -> None:
+    """Every vector field to be loaded needs an index."""
+    if request.replica_count > 1:
+        raise RequestError(
+            f"when load {request.replica_count} replica count: service resource insufficient"
+            f"[currentStreamingNode=1][expectedStreamingNode={request.replica_count}]"
+        )
+    indexed = {index.field_id for index in record.indexes}
+    missing = [
+        field.name
+        for field in record.schema.vector_fields
+        if field.field_id not in indexed and (not request.load_fields or field.name in request.load_fields)
+    ]
+    if len(missing) == len(record.schema.vector_fields) and not record.indexes:
+        raise NoIndexError(record.name)
+    if missing:
+        raise RequestError(f"there is no vector index on field: [{' '.join(missing)}], please create index firstly")
+
+
+def load_record(record: Collection, request: LoadRequest, old: LoadRecord | None) -> LoadRecord:
+    """What is to be served after a load call: partitions add up, a whole load stays whole."""
+    partition_ids: tuple[int, ...] | None = None
+    if request.partitions and (old is None or old.partition_ids is not None):
+        before = old.partition_ids if old is not None and old.partition_ids is not None else ()
+        partition_ids = tuple(sorted({*before, *_partition_ids(record, request.partitions)}))
+    return LoadRecord(
+        collection_id=record.collection_id, replica_count=max(1, request.replica_count), partition_ids=partition_ids
+    )
+
+
+def partitions_left(leader: Leader, record: Collection, request: PartitionsRequest) -> tuple[int, ...]:
+    """Partitions still to be served after a release; () releases the collection."""
+    if not request.partitions:
+        return ()
+    released = set(_partition_ids(record, request.partitions))
+    return tuple(one for one in loaded_partition_ids(leader, record) or () if one not in released)
+
+
+def load_state(leader: Leader, request: PartitionsRequest) -> LoadState:
+    """State and progress of a collection, or of some of its partitions."""
+    record = leader.catalog.collection(
+        CollectionRequest(database=request.database, collection=request.collection, collection_id=request.collection_id)
+    ).record
+    loaded = loaded_partition_ids(leader, record)
+    wanted = _partition_ids(record, request.partitions)
+    if loaded is None or not set(wanted) <= set(loaded):
+        return LoadState(1, 0)
+    percentage = leader.placement.percentage(record)
+    return LoadState(3 if percentage == 100 else 2, percentage)
+
+
+def require_loaded(leader: Leader, record: Collection) -> None:
+    """Refuse what needs a loaded collection."""
+    if leader.catalog.loads.get(record.collection_id) is None:
+        raise CollectionNotLoadedError(record.name)
+
+
+# --- indexes --------------------------------------------------------------------------------------------------------
+def index_name(record: Collection, field: FieldSchema) -> str:
+    """The name of an index that was given none: the one the field's index already has, else the field's."""
+    return next((index.name for index in record.indexes if index.field_id == field.field_id), field.name)
+
+
+def is_same_index(record: Collection, field_id: int, name: str, params: Mapping[str, str]) -> bool:
+    """Whether exactly this index exists; refuses one that clashes with another."""
+    for index in record.indexes:
+        if index.name == name:
+            if index.field_id == field_id and index.params == params:
+                return True
+            raise RequestError("CreateIndex failed: at most one distinct index is allowed per field")
+        if index.field_id == field_id:
+            raise RequestError("CreateIndex failed: creating multiple indexes on same field is not supported")
+    return False
+
+
+def matching_indexes(record: Collection, request: IndexRequest) -> list[IndexDefinition]:
+    """Indexes by name, by field, or all."""
+    return [
+        index
+        for index in record.indexes
+        if (not request.index_name or index.name == request.index_name)
+        and (not request.field or index.field_name == request.field)
+    ]
+
+
+async def index_reply(leader: Leader, record: Collection, index: IndexDefinition) -> IndexReply:
+    """Definition and progress of one index over the sealed segments."""
+    total = pending = 0
+    for vchannel in record.vchannels:
+        state = await leader.placement.shard(vchannel)
+        for entry in state.manifest.segments if state is not None else ():
+            total += entry.row_count
+            pending += entry.row_count if needs_index(entry, index, record.schema) else 0
+    return IndexReply(
+        index_id=index.index_id,
+        name=index.name,
+        field_name=index.field_name,
+        params=index.params,
+        indexed_rows=total - pending,
+        total_rows=total,
+        pending_rows=pending,
+        state=STATE_IN_PROGRESS if pending else STATE_FINISHED,
+    )
+
+
+async def segments(leader: Leader, record: Collection) -> tuple[SegmentInfo, ...]:
+    """The sealed segments of a collection."""
+    found: list[SegmentInfo] = []
+    for vchannel in record.vchannels:
+        state = await leader.placement.shard(vchannel)
+        for entry in state.manifest.segments if state is not None else ():
+            index = next(
+                (one for one in record.indexes if any(f.index_id == one.index_id for f in entry.indexes)), None
+            )
+            found.append(
+                SegmentInfo(
+                    segment_id=entry.segment_id,
+                    collection_id=record.collection_id,
+                    partition_id=entry.partition_id,
+                    row_count=entry.row_count,
+                    state=SEGMENT_FLUSHED,
+                    index_name="" if index is None else index.name,
+                    index_id=0 if index is None else index.index_id,
+                    memory_bytes=entry.size_bytes,
+                    node_id=state.locations.get(entry.segment_id, 0) if state is not None else 0,
+                )
+            )
+    return tuple(found)

@@ -1,0 +1,144 @@
+"""What background work a shard wants, decided from its manifest alone.
+
+Compaction aims at few, large segments, because a query pays per segment: small segments of one partition are merged
+once there are enough of them, and a segment is rewritten when deletes that it has not folded in might cover a good
+part of it, or when delete files pile up. Indexes are built for segments that no merge is about to replace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from elanus.index.registry import resolve
+from elanus.meta.manifests import Refused
+from elanus.model.index import IndexDefinition
+from elanus.model.schema import CollectionSchema
+from elanus.model.segment import DeleteFile, IndexFile, Manifest, SegmentEntry
+
+INDEX_ROWS_MIN: Final = 1024
+"""Segments with fewer rows are searched exactly; their index counts as finished."""
+DELETED_SHARE_MAX: Final = 0.2
+DELETE_FILES_MAX: Final = 16
+SIZE_RATIO_MAX: Final = 4
+
+
+class CompactionPolicy(msgspec.Struct, frozen=True):
+    """`segment_bytes_max`: no merge makes a larger segment. `merge_count_min`: small segments that call for one."""
+
+    segment_bytes_max: int
+    merge_count_min: int = 4
+
+
+def plan_compactions(
+    manifest: Manifest, policy: CompactionPolicy, *, manual: bool = False
+) -> list[tuple[SegmentEntry, ...]]:
+    """Groups of segments, each of one partition, to be merged into one segment each.
+
+    `manual` asks for whatever helps: any two segments that fit together, any segment with deletes not folded in."""
+    plans: list[tuple[SegmentEntry, ...]] = []
+    partitions = sorted({entry.partition_id for entry in manifest.segments})
+    for partition_id in partitions:
+        entries = [entry for entry in manifest.segments if entry.partition_id == partition_id]
+        groups = _merges(entries, policy, 2 if manual else policy.merge_count_min)
+        merged = {entry.segment_id for group in groups for entry in group}
+        rewrites = [(e,) for e in entries if e.segment_id not in merged and _wants_rewrite(e, manifest, manual)]
+        plans.extend((*groups, *rewrites))
+    return plans
+
+
+def _merges(
+    entries: Sequence[SegmentEntry], policy: CompactionPolicy, count_min: int
+) -> list[tuple[SegmentEntry, ...]]:
+    """The smallest segments that fit together into one, if they are enough. A segment much larger than all smaller
+    ones together stays out (unless any pair will do), so that it is not rewritten for every small one that comes."""
+    group: list[SegmentEntry] = []
+    size = 0
+    for entry in sorted(entries, key=lambda one: (one.size_bytes, one.segment_id)):
+        lopsided = count_min > 2 and len(group) >= count_min and entry.size_bytes > SIZE_RATIO_MAX * size
+        if size + entry.size_bytes > policy.segment_bytes_max or lopsided:
+            break
+        group.append(entry)
+        size += entry.size_bytes
+    return [tuple(group)] if len(group) >= count_min else []
+
+
+def unfolded(entry: SegmentEntry, manifest: Manifest) -> list[DeleteFile]:
+    """Delete files that the segment has not folded in."""
+    return [file for file in manifest.deletes if file.through > entry.deletes_through]
+
+
+def _wants_rewrite(entry: SegmentEntry, manifest: Manifest, manual: bool) -> bool:
+    files = unfolded(entry, manifest)
+    deleted = sum(file.row_count for file in files)
+    if manual:
+        return deleted > 0
+    return deleted > DELETED_SHARE_MAX * entry.row_count or len(files) > DELETE_FILES_MAX
+
+
+def plan_builds(
+    manifest: Manifest, definitions: Sequence[IndexDefinition], schema: CollectionSchema
+) -> list[tuple[SegmentEntry, IndexDefinition]]:
+    """Segments that lack an index they should have, largest first."""
+    missing = [
+        (entry, definition)
+        for entry in manifest.segments
+        for definition in definitions
+        if needs_index(entry, definition, schema)
+    ]
+    return sorted(missing, key=lambda pair: (-pair[0].row_count, pair[0].segment_id, pair[1].index_id))
+
+
+def needs_index(entry: SegmentEntry, definition: IndexDefinition, schema: CollectionSchema) -> bool:
+    """Whether this segment should have a file of this index and has none."""
+    field = schema.field_by_id(definition.field_id)
+    if field is None or not field.data_type.is_vector or entry.row_count < INDEX_ROWS_MIN:
+        return False
+    if definition.field_id not in entry.vectors or not resolve(definition.params, field).needs_file:
+        return False
+    return all(file.index_id != definition.index_id for file in entry.indexes)
+
+
+def replace_segments(
+    inputs: Sequence[SegmentEntry], output: SegmentEntry | None, purge_before: int
+) -> Callable[[Manifest], Manifest | Refused]:
+    """The edit of a finished compaction: all inputs present and unchanged but for indexes, then output for inputs."""
+
+    def edit(manifest: Manifest) -> Manifest | Refused:
+        names = {entry.segment_id for entry in inputs}
+        present = {entry.segment_id for entry in manifest.segments}
+        if not names <= present:
+            return Refused(f"segments {sorted(names - present)} are gone")
+        kept = tuple(entry for entry in manifest.segments if entry.segment_id not in names)
+        segments = kept if output is None else (*kept, output)
+        folded = min((entry.deletes_through for entry in segments), default=manifest.flushed_through)
+        return msgspec.structs.replace(
+            manifest,
+            segments=segments,
+            deletes=tuple(file for file in manifest.deletes if file.through > folded),
+            readable_from=max(manifest.readable_from, purge_before),
+        )
+
+    return edit
+
+
+def add_index(
+    segment_id: int, file: IndexFile, definitions: Sequence[IndexDefinition]
+) -> Callable[[Manifest], Manifest | Refused]:
+    """The edit of a finished build; indexes whose definition is gone leave with it."""
+
+    def edit(manifest: Manifest) -> Manifest | Refused:
+        entry = manifest.segment(segment_id)
+        if entry is None:
+            return Refused(f"segment {segment_id} is gone")
+        if any(known.index_id == file.index_id for known in entry.indexes):
+            return manifest
+        wanted = {definition.index_id for definition in definitions}
+        indexes = (*(known for known in entry.indexes if known.index_id in wanted), file)
+        changed = msgspec.structs.replace(entry, indexes=indexes)
+        segments = tuple(changed if one.segment_id == segment_id else one for one in manifest.segments)
+        return msgspec.structs.replace(manifest, segments=segments)
+
+    return edit

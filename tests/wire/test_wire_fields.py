@@ -16,12 +16,17 @@ from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType
 from elanus.wire import pack, walk
 from elanus.wire.decode_fields import decode_field, to_bfloat16
-from elanus.wire.encode_fields import encode_field, encode_keys
+from elanus.wire.encode_fields import encode_field as encode_parts
+from elanus.wire.encode_fields import encode_keys
 from elanus.wire.messages import messages
 
 ALL = (*SCALARS, *VECTORS)
 each_type = pytest.mark.parametrize("data_type", ALL, ids=lambda kind: kind.label)
 quick = settings(max_examples=8, deadline=None)
+
+
+def encode_field(field: FieldSchema, column: Column) -> bytes:
+    return b"".join(encode_parts(field, column))
 
 
 def decoded(data: bytes) -> Any:
@@ -77,7 +82,8 @@ def unpacked(message: Any) -> bytes:
     """The message with every packed array written number by number."""
     out = b""
     for field, value in message.ListFields():
-        if field.is_repeated and field.message_type is None and field.type != field.TYPE_STRING:
+        repeated = hasattr(value, "extend")
+        if repeated and field.message_type is None and field.type != field.TYPE_STRING:
             if field.type == field.TYPE_BYTES:
                 out += b"".join(pack.chunk(field.number, item) for item in value)
                 continue
@@ -86,11 +92,11 @@ def unpacked(message: Any) -> bytes:
                 out += pack.varint(field.number << 3 | wire_type)
                 out += np.array(item, f"<f{width}").tobytes() if width else pack.varint(int(item))
         elif field.message_type is not None:
-            for item in value if field.is_repeated else [value]:
+            for item in value if repeated else [value]:
                 out += pack.chunk(field.number, unpacked(item))
         else:
             alone = type(message)()
-            if field.is_repeated:
+            if repeated:
                 getattr(alone, field.name).extend(value)
             else:
                 setattr(alone, field.name, value)

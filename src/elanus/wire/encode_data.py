@@ -34,39 +34,37 @@ def mutation(reply: MutationReply) -> bytes:
 def search(reply: SearchReply) -> bytes:
     """`SearchResults`: hits of all queries flat, cut by `topks`."""
     counts = reply.counts
-    inner = [
+    inner: list[pack.Part] = [
         pack.integer(1, len(counts)),
         pack.integer(2, int(counts.max()) if len(counts) else 0),
-        *(pack.chunk(3, encode_field(field.field, field.column)) for field in reply.fields),
     ]
+    for field in reply.fields:
+        inner += pack.wrap(3, encode_field(field.field, field.column))
     if len(reply.scores):
-        inner.append(pack.chunk(4, pack.packed_floats(reply.scores, "<f4")))
+        inner += pack.wrap(4, [pack.raw(reply.scores, "<f4")])
         inner.append(pack.chunk(5, encode_keys(reply.keys)))
     if len(counts):
         inner.append(pack.chunk(6, pack.packed_varints(counts)))
-    inner.extend(pack.chunk(7, name.encode()) for name in reply.output_fields)
+    inner += [pack.chunk(7, name.encode()) for name in reply.output_fields]
     inner.append(pack.integer(9, reply.searched_row_count))
     if reply.iterator_token:
         bound = b"\x15" + struct.pack("<f", reply.iterator_last_bound)
         inner.append(pack.chunk(11, pack.text(1, reply.iterator_token) + bound))
     inner.append(pack.text(13, reply.primary_field))
-    return b"".join(
-        [_SUCCESS, pack.chunks(2, inner), pack.text(3, reply.collection), pack.integer(4, reply.session_timestamp)]
-    )
+    outer = [_SUCCESS, *pack.wrap(2, inner), pack.text(3, reply.collection), pack.integer(4, reply.session_timestamp)]
+    return b"".join(outer)
 
 
 def query(reply: QueryReply) -> bytes:
     """`QueryResults`."""
-    return b"".join(
-        [
-            _SUCCESS,
-            *(pack.chunk(2, encode_field(field.field, field.column)) for field in reply.fields),
-            pack.text(3, reply.collection),
-            *(pack.chunk(4, name.encode()) for name in reply.output_fields),
-            pack.integer(5, reply.session_timestamp),
-            pack.text(6, reply.primary_field),
-        ]
-    )
+    parts: list[pack.Part] = [_SUCCESS]
+    for field in reply.fields:
+        parts += pack.wrap(2, encode_field(field.field, field.column))
+    parts.append(pack.text(3, reply.collection))
+    parts += [pack.chunk(4, name.encode()) for name in reply.output_fields]
+    parts.append(pack.integer(5, reply.session_timestamp))
+    parts.append(pack.text(6, reply.primary_field))
+    return b"".join(parts)
 
 
 def row_numbers(count: int) -> bytes:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from elanus.base.errors import InvariantError
-from elanus.model.columns import Column, Values
+from elanus.model.columns import NUMPY_DTYPES, Column, Values
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType
 from elanus.wire import pack
@@ -21,6 +21,8 @@ from elanus.wire.messages import messages
 
 _VECTORISED_FROM: Final = 512
 """Rows of strings or documents from which NumPy beats protobuf's list of objects."""
+_ARRAYS_VECTORISED_FROM: Final = 64
+"""Rows of arrays from which NumPy beats protobuf's messages, one per row."""
 _SCALARS, _VECTORS, _VALID = 3, 4, 7
 _SCALAR_MEMBERS: Final = {
     DataType.BOOL: 1,
@@ -44,12 +46,23 @@ _BYTE_VECTOR_MEMBERS: Final = {
     DataType.BFLOAT16_VECTOR: 5,
     DataType.INT8_VECTOR: 7,
 }
+_ELEMENT_NAMES: Final = {
+    DataType.BOOL: "bool_data",
+    DataType.INT8: "int_data",
+    DataType.INT16: "int_data",
+    DataType.INT32: "int_data",
+    DataType.INT64: "long_data",
+    DataType.FLOAT: "float_data",
+    DataType.DOUBLE: "double_data",
+    DataType.STRING: "string_data",
+    DataType.VARCHAR: "string_data",
+}
 _FIXED: Final = {DataType.FLOAT: "<f4", DataType.DOUBLE: "<f8"}
 _FLOAT_VECTOR, _SPARSE = 2, 6
 
 
-def encode_field(field: FieldSchema, column: Column) -> bytes:
-    """One `FieldData` message."""
+def encode_field(field: FieldSchema, column: Column) -> list[pack.Part]:
+    """One `FieldData` message, in parts."""
     head = pack.integer(1, int(field.data_type)) + pack.text(2, field.name)
     tail = pack.integer(5, field.field_id) + pack.integer(6, int(field.is_dynamic))
     valid = column.valid
@@ -58,10 +71,10 @@ def encode_field(field: FieldSchema, column: Column) -> bytes:
     if valid is not None and len(valid):
         tail += pack.chunk(_VALID, valid.tobytes())
     if field.data_type.is_vector:
-        body = pack.chunk(_VECTORS, _vectors(field, _only_valid(column)))
+        body = pack.wrap(_VECTORS, _vectors(field, _only_valid(column)))
     else:
-        body = pack.chunk(_SCALARS, _scalars(field, column.values))
-    return head + body + tail
+        body = pack.wrap(_SCALARS, _scalars(field, column.values))
+    return [head, *body, tail]
 
 
 def encode_keys(keys: Column) -> bytes:
@@ -75,20 +88,20 @@ def encode_keys(keys: Column) -> bytes:
 
 
 # --- scalars --------------------------------------------------------------------------------------------------------
-def _scalars(field: FieldSchema, values: Values) -> bytes:
+def _scalars(field: FieldSchema, values: Values) -> list[pack.Part]:
     """A `ScalarField` message."""
     kind = field.data_type
     member = _SCALAR_MEMBERS.get(kind)
     if member is None:
         raise InvariantError(f"no wire form for a result column of type {kind.label}")
     if kind is DataType.ARRAY:
-        return pack.chunk(member, _arrays(values, field.element_type))
+        return pack.wrap(member, [_arrays(values, field.element_type)])
     if kind is DataType.TIMESTAMPTZ and isinstance(values, np.ndarray):
         values = _iso_texts(values)
     if isinstance(values, np.ndarray):
-        content = pack.packed_floats(values, _FIXED[kind]) if kind in _FIXED else pack.packed_varints(values)
-        return pack.chunk(member, pack.chunk(1, content) if content else b"")
-    return pack.chunk(member, _strings(values))
+        content = pack.raw(values, _FIXED[kind]) if kind in _FIXED else pack.packed_varints(values)
+        return pack.wrap(member, pack.wrap(1, [content]) if len(content) else [])
+    return pack.wrap(member, [_strings(values)])
 
 
 def _strings(values: pa.Array) -> bytes:
@@ -120,23 +133,24 @@ def _iso_texts(values: npt.NDArray[Any]) -> pa.Array:
 
 
 def _arrays(values: pa.Array, element_type: DataType) -> bytes:
-    """An `ArrayArray` message: one `ScalarField` per row, all rows at once."""
-    trailer = pack.integer(2, int(element_type))
-    if not len(values):
-        return trailer
+    """An `ArrayArray` message: one `ScalarField` per row."""
+    if len(values) < _ARRAYS_VECTORISED_FROM:
+        name = _ELEMENT_NAMES[element_type]
+        rows = [{name: {"data": row}} for row in values.to_pylist()]
+        serialized: bytes = messages().ArrayArray(data=rows, element_type=int(element_type)).SerializeToString()
+        return serialized
     offsets = np.frombuffer(values.buffers()[1], np.int64, len(values) + 1, values.offset * 8)
     elements = values.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     offsets = offsets - offsets[0]
-    member = _SCALAR_MEMBERS[element_type]
     if element_type.is_string:
         content, lengths = pack.delimited(1, *_row_bytes(elements))
         row_lengths = pack.group_lengths(lengths, offsets)
     else:
         content, lengths = _packed_elements(elements, element_type)
         content, row_lengths = pack.delimited(1, pack.group_lengths(lengths, offsets), content)
-    content, row_lengths = pack.delimited(member, row_lengths, content)
+    content, row_lengths = pack.delimited(_SCALAR_MEMBERS[element_type], row_lengths, content)
     content, _ = pack.delimited(1, row_lengths, content)
-    return content.tobytes() + trailer
+    return content.tobytes() + pack.integer(2, int(element_type))
 
 
 def _packed_elements(elements: pa.Array, element_type: DataType) -> tuple[npt.NDArray[np.uint8], pack.Lengths]:
@@ -144,7 +158,7 @@ def _packed_elements(elements: pa.Array, element_type: DataType) -> tuple[npt.ND
     numbers = elements.to_numpy(zero_copy_only=False)
     if element_type in _FIXED:
         kind = np.dtype(_FIXED[element_type])
-        packed = np.frombuffer(pack.packed_floats(numbers, kind.str), np.uint8)
+        packed = np.frombuffer(pack.raw(numbers, kind.str), np.uint8)
         return packed, np.full(len(numbers), kind.itemsize, np.int64)
     return pack.packed_varint_rows(numbers)
 
@@ -156,19 +170,18 @@ def _only_valid(column: Column) -> Values:
     return column.take(np.flatnonzero(column.valid)).values
 
 
-def _vectors(field: FieldSchema, values: Values) -> bytes:
+def _vectors(field: FieldSchema, values: Values) -> list[pack.Part]:
     """A `VectorField` message."""
     kind = field.data_type
     if kind is DataType.SPARSE_FLOAT_VECTOR:
         _, data = _row_bytes(values)
         width = int(data.view("<u4")[::2].max()) + 1 if len(data) else 0
         sparse = _strings(values) + pack.integer(2, width)
-        return pack.integer(1, width) + pack.chunk(_SPARSE, sparse)
-    check_dense = isinstance(values, np.ndarray)
-    if not check_dense:
+        return [pack.integer(1, width), *pack.wrap(_SPARSE, [sparse])]
+    if not isinstance(values, np.ndarray):
         raise InvariantError(f"a dense vector column of field {field.name} is not an array")
     head = pack.integer(1, field.dimension or values.shape[1])
+    content = pack.raw(values, NUMPY_DTYPES[kind])
     if kind is DataType.FLOAT_VECTOR:
-        content = pack.packed_floats(values, "<f4")
-        return head + pack.chunk(_FLOAT_VECTOR, pack.chunk(1, content) if content else b"")
-    return head + pack.chunk(_BYTE_VECTOR_MEMBERS[kind], np.ascontiguousarray(values).tobytes())
+        return [head, *pack.wrap(_FLOAT_VECTOR, pack.wrap(1, [content]) if len(content) else [])]
+    return [head, *pack.wrap(_BYTE_VECTOR_MEMBERS[kind], [content])]

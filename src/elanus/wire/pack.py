@@ -6,7 +6,8 @@ all their headers between all their payloads in a few NumPy passes, with no loop
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,9 @@ _DELIMITED: Final = 2
 _VECTORISED_FROM: Final = 2048
 """Below it protobuf writes packed integers faster than NumPy's fixed cost per call allows."""
 
-Lengths = npt.NDArray[np.int64]
+Lengths: TypeAlias = npt.NDArray[np.int64]
+Part: TypeAlias = bytes | memoryview
+"""A piece of a message; a memoryview is one of single bytes, so that `len` is its size."""
 
 
 def varint(value: int) -> bytes:
@@ -42,9 +45,10 @@ def chunk(number: int, content: bytes) -> bytes:
     return varint(number << 3 | _DELIMITED) + varint(len(content)) + content
 
 
-def chunks(number: int, contents: list[bytes]) -> bytes:
-    """Several parts of one delimited field, joined without an intermediate copy."""
-    return b"".join([varint(number << 3 | _DELIMITED), varint(sum(map(len, contents))), *contents])
+def wrap(number: int, parts: Sequence[Part]) -> list[Part]:
+    """A delimited field whose content is these parts, not yet joined: nesting costs no copy of a big payload."""
+    size_bytes = sum(map(len, parts))
+    return [varint(number << 3 | _DELIMITED) + varint(size_bytes), *parts]
 
 
 def text(number: int, value: str) -> bytes:
@@ -72,9 +76,10 @@ def packed_varint_rows(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8],
     return _varint_bytes(values.astype(np.int64).view(np.uint64))
 
 
-def packed_floats(values: npt.NDArray[Any], dtype: str) -> bytes:
-    """The content of a packed float ('<f4') or double ('<f8') array."""
-    return np.ascontiguousarray(values, dtype).tobytes()
+def raw(values: npt.NDArray[Any], dtype: str) -> Part:
+    """The bytes of an array of this dtype: packed floats or doubles, or dense vectors; not copied where possible."""
+    contiguous = np.ascontiguousarray(values, dtype)
+    return contiguous.data.cast("B") if contiguous.size else b""
 
 
 def delimited(number: int, lengths: Lengths, content: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], Lengths]:

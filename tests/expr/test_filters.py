@@ -203,6 +203,42 @@ def test_memo_is_by_schema_object() -> None:
     assert parse_filter("", SCHEMA).root is None
 
 
+MOMENTS = [
+    ("2025-01-31T10:00:00", "P1M", "2025-03-03T10:00:00"),
+    ("2024-01-31T10:00:00", "P1M", "2024-03-02T10:00:00"),
+    ("2025-03-31T10:00:00", "-P1M", "2025-03-03T10:00:00"),
+    ("1969-12-31T23:59:59.5", "PT1S", "1970-01-01T00:00:00"),
+    ("2025-06-15T00:00:00", "P1Y2M3DT4H5M6S", "2026-08-18T04:05:06"),
+    ("2025-06-15T00:00:00", "-P20D", "2025-05-26T00:00:00"),
+]
+
+
+@pytest.mark.parametrize(("moment", "interval", "expected"), MOMENTS)
+def test_intervals_follow_the_calendar(moment: str, interval: str, expected: str) -> None:
+    """Months overflow into the next one, parts of seconds are dropped, and a NULL counts as the epoch."""
+    values = np.array([moment, "1970-01-01"], "M8[us]").astype(np.int64)
+    source = Columns({113: Column(values, np.array([True, False]))})
+    sign, length = ("-", interval[1:]) if interval[0] == "-" else ("+", interval)
+    text = f"ts {sign} INTERVAL '{length}' == ISO '{expected}Z'"
+    assert evaluate(parse_filter(text, SCHEMA), source).tolist() == [True, False]
+    text = f"ISO '1980-01-01 00:00:00' > ts {sign} INTERVAL '{length}'"
+    assert evaluate(parse_filter(text, SCHEMA), source).tolist()[1]
+
+
+def test_naive_moments_are_read_in_the_request_zone() -> None:
+    """UTC unless a zone is named; an offset in the text wins."""
+    source = Columns({113: Column(np.array(["2025-06-15T12:00:00"], "M8[us]").astype(np.int64))})
+    for text, zone, expected in [
+        ("ts == ISO '2025-06-15 12:00:00'", "UTC", True),
+        ("ts == ISO '2025-06-15 20:00:00'", "Asia/Shanghai", True),
+        ("ts == ISO '2025-06-15 12:00:00'", "Asia/Shanghai", False),
+        ("ts == ISO '2025-06-15T20:00:00+08:00'", "America/New_York", True),
+    ]:
+        assert evaluate(parse_filter(text, SCHEMA, timezone=zone), source).tolist() == [expected]
+    with pytest.raises(FilterError, match="unknown or invalid IANA Time Zone ID: Mars/Base"):
+        parse_filter("pk == 1", SCHEMA, timezone="Mars/Base")
+
+
 def test_json_corners() -> None:
     """Huge integers, numbers beyond doubles, lone surrogates and escaped keys; what is not JSON is corruption."""
     documents = [

@@ -402,7 +402,7 @@ def json_membership(draw: st.DrawFn) -> Case:
     """`path in [...]`, all of one class."""
     text, name, path = draw(PATHS)
     kinds = [st.booleans(), STRINGS, st.one_of(SMALL, INT64), st.one_of(SMALL, FLOATS)]
-    constants = draw(st.one_of([st.lists(kind, max_size=5) for kind in kinds]))
+    constants: list[Any] = draw(st.one_of([st.lists(kind, max_size=5) for kind in kinds]))
     negated = draw(st.booleans())
     if any(isinstance(constant, float) for constant in constants):
         constants = [float(constant) for constant in constants]
@@ -442,7 +442,8 @@ def between(draw: st.DrawFn) -> Case:
 def json_between(draw: st.DrawFn) -> Case:
     """`1 < path < 3.5`."""
     text, name, path = draw(PATHS)
-    low, high = draw(SMALL), draw(st.one_of(st.integers(7, 20), st.floats(6.5, 20)))
+    low: int = draw(SMALL)
+    high: int | float = draw(st.one_of(st.integers(7, 20), st.floats(6.5, 20)))
 
     def truth(row: Row) -> Truth:
         if row[name] is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from elanus.expr.errors import FilterError
 from elanus.expr.evaluate import evaluate
-from elanus.expr.filters import parse_filter, primary_key_values
+from elanus.expr.filters import field_values, parse_filter, primary_key_values
 from elanus.expr.source import ShredCache, ShredSource, SortedSource, Source
 from elanus.expr.tree import Filter
 
@@ -16,6 +16,7 @@ __all__ = [
     "SortedSource",
     "Source",
     "evaluate",
+    "field_values",
     "parse_filter",
     "primary_key_values",
 ]

@@ -5,8 +5,10 @@ Milvus's texts are kept where its clients match on them, typing errors of its ow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, Final
+from datetime import tzinfo
+from typing import Any, Final, NamedTuple
 
 from elanus.expr import predicates, syntax
 from elanus.expr.constants import COMPARISONS, is_number, wrap
@@ -15,6 +17,7 @@ from elanus.expr.like import LikePattern, LikeShape
 from elanus.expr.sets import NumberSet, StringSet
 from elanus.expr.terms import (
     Constant,
+    IntervalTerm,
     LengthTerm,
     Names,
     Predicate,
@@ -23,7 +26,7 @@ from elanus.expr.terms import (
     label,
     template_value,
 )
-from elanus.expr.timestamps import iso_microseconds
+from elanus.expr.timestamps import iso_microseconds, parse_interval
 from elanus.expr.tree import (
     Always,
     Compare,
@@ -46,6 +49,7 @@ from elanus.model.types import DataType
 DEPTH_MAX: Final = 180
 SAMPLE_MARGIN: Final = 1e-10
 
+_BLANKS: Final = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\s+""")
 _CONTAINS: Final = {
     f"{prefix}_contains{suffix}": suffix.removeprefix("_")
     for prefix in ("json", "array")
@@ -63,18 +67,27 @@ _UNSUPPORTED_OPERATORS: Final = {
 }  # fmt: skip
 
 
-def bind(node: syntax.Node, text: str, schema: CollectionSchema, templates: Mapping[str, object]) -> Term:
+class Context(NamedTuple):
+    """What a text is bound against; `zone` is that of ISO literals without an offset."""
+
+    schema: CollectionSchema
+    templates: Mapping[str, object]
+    zone: tzinfo
+
+
+def bind(node: syntax.Node, text: str, context: Context) -> Term:
     """The bound term of a whole filter. Raises FilterError with the bare reason."""
-    return _Binder(text, schema, templates).term(node)
+    return _Binder(text, context).term(node)
 
 
 class _Binder:
-    __slots__ = ("_depth", "_names", "_templates", "_text")
+    __slots__ = ("_depth", "_names", "_templates", "_text", "_zone")
 
-    def __init__(self, text: str, schema: CollectionSchema, templates: Mapping[str, object]) -> None:
+    def __init__(self, text: str, context: Context) -> None:
         self._text = text
-        self._names = Names(schema)
-        self._templates = templates
+        self._names = Names(context.schema)
+        self._templates = context.templates
+        self._zone = context.zone
         self._depth = 0
 
     def term(self, node: syntax.Node) -> Term:
@@ -97,7 +110,9 @@ class _Binder:
             case syntax.Template():
                 return Constant(template_value(node.name, self._templates), is_template=True)
             case syntax.TimeLiteral():
-                return TimeTerm(iso_microseconds(node.text))
+                return TimeTerm(iso_microseconds(node.text, self._zone))
+            case syntax.IntervalLiteral():
+                return IntervalTerm(parse_interval(node.text))
             case syntax.Name():
                 return self._names.resolve(node, self._text)
             case syntax.Unary():
@@ -121,7 +136,8 @@ class _Binder:
         raise FilterError(f"invalid expression: {self._source(node)}")
 
     def _source(self, node: syntax.Node) -> str:
-        return self._text[node.start : node.end]
+        """The node's text as ANTLR gives it back: without blanks, except in strings."""
+        return _BLANKS.sub(r"\1", self._text[node.start : node.end])
 
     def _list_item(self, node: syntax.Node) -> object:
         if isinstance(node, syntax.Template):

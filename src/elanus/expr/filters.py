@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from elanus.expr.bind import bind
+from elanus.expr.bind import Context, bind
 from elanus.expr.errors import FilterError
 from elanus.expr.parser import parse
 from elanus.expr.sets import NumberSet, StringSet
 from elanus.expr.terms import Constant, Predicate, Term, label, require_unicode
+from elanus.expr.timestamps import zone_of
 from elanus.expr.tree import Always, And, Compare, Filter, InSet, Operand, OperandKind, Tree, operands
 from elanus.model.schema import CollectionSchema
 
@@ -37,32 +38,37 @@ class _SchemaIdentity:
         return isinstance(other, _SchemaIdentity) and self.schema is other.schema
 
 
-def parse_filter(text: str, schema: CollectionSchema, templates: Mapping[str, object] | None = None) -> Filter:
+def parse_filter(
+    text: str, schema: CollectionSchema, templates: Mapping[str, object] | None = None, timezone: str = "UTC"
+) -> Filter:
     """Parse, bind and type `text`; blank text matches every row. Raises FilterError.
 
-    `templates` maps names to bool, int, float, str or lists (or NumPy arrays) of those.
+    `templates` maps names to bool, int, float, str or lists (or NumPy arrays) of those. `timezone` is the IANA zone of
+    ISO literals without an offset.
     """
     if templates or len(text) > MEMO_TEXT_CHARACTERS_MAX:
-        return _parse(text, schema, templates or {})
-    return _memoised(text, _SchemaIdentity(schema))
+        return _parse(text, schema, templates or {}, timezone)
+    return _memoised(text, _SchemaIdentity(schema), timezone)
 
 
 @lru_cache(maxsize=MEMO_ENTRIES_MAX)
-def _memoised(text: str, identity: _SchemaIdentity) -> Filter:
-    return _parse(text, identity.schema, {})
+def _memoised(text: str, identity: _SchemaIdentity, timezone: str) -> Filter:
+    return _parse(text, identity.schema, {}, timezone)
 
 
-def _parse(text: str, schema: CollectionSchema, templates: Mapping[str, object]) -> Filter:
+def _parse(text: str, schema: CollectionSchema, templates: Mapping[str, object], timezone: str) -> Filter:
+    zone = zone_of(timezone)
+    identity = f"{schema.name}\0{schema.version}\0{timezone}\0{text}"
     try:
         node = parse(require_unicode(text))
         if node is None:
-            return Filter(text, None, frozenset(), _cache_key(text, schema, {}))
-        term = bind(node, text, schema, templates)
+            return Filter(text, None, frozenset(), identity)
+        term = bind(node, text, Context(schema, templates, zone))
     except FilterError as error:
         raise FilterError(f"cannot parse expression: {_printable(text)}, error: {error.message}") from error
     predicate = _predicate(term, text)
-    fields = frozenset() if predicate.tree is None else _field_ids(predicate.tree)
-    key = None if predicate.sample is not None else _cache_key(text, schema, templates)
+    fields: frozenset[int] = frozenset() if predicate.tree is None else _field_ids(predicate.tree)
+    key = None if predicate.sample is not None else identity + _template_key(templates)
     return Filter(text, predicate.tree, fields, key, predicate.sample)
 
 
@@ -85,11 +91,10 @@ def _field_ids(tree: Tree) -> frozenset[int]:
     return frozenset(operand.field_id for operand in operands(tree))
 
 
-def _cache_key(text: str, schema: CollectionSchema, templates: Mapping[str, object]) -> str:
-    key = f"{schema.name}\0{schema.version}\0{text}"
+def _template_key(templates: Mapping[str, object]) -> str:
     if not templates:
-        return key
-    return f"{key}\0{msgspec.json.encode(dict(templates), enc_hook=_plain, order='deterministic').decode()}"
+        return ""
+    return "\0" + msgspec.json.encode(dict(templates), enc_hook=_plain, order="deterministic").decode()
 
 
 def _plain(value: object) -> Any:
@@ -98,34 +103,42 @@ def _plain(value: object) -> Any:
     raise FilterError("expression elements can only be scalars")
 
 
-PrimaryKeys = npt.NDArray[np.int64] | list[str]
+KeyValues = npt.NDArray[np.int64] | list[str]
 
 
-def primary_key_values(filter: Filter, schema: CollectionSchema, *, exact: bool = False) -> PrimaryKeys | None:
-    """Primary keys outside of which `filter` is never TRUE, ascending and distinct; None if it does not name them.
+def primary_key_values(filter: Filter, schema: CollectionSchema, *, exact: bool = False) -> KeyValues | None:
+    """`field_values` of the primary key."""
+    return field_values(filter, schema.primary.field_id, exact=exact)
 
-    With `exact`, only a filter that is nothing but `pk == v` or `pk in [...]` answers; otherwise the filter still has
-    to be evaluated on the rows of these keys.
+
+def field_values(filter: Filter, field_id: int, *, exact: bool = False) -> KeyValues | None:
+    """Values of an integer or VARCHAR field outside of which `filter` is never TRUE, ascending and distinct; None if
+    it does not name them.
+
+    With `exact`, only a filter that is nothing but `field == v` or `field in [...]` answers; otherwise the filter
+    still has to be evaluated on the rows with these values.
     """
     root = filter.root
     if exact and filter.sample is not None:
         return None
     children = root.children if isinstance(root, And) and not exact else (root,)
-    found = [keys for child in children if (keys := _keys_of(child, schema.primary.field_id)) is not None]
+    found = [values for child in children if (values := _values_of(child, field_id)) is not None]
     return min(found, key=len) if found else None
 
 
-def _keys_of(tree: Tree | None, field_id: int) -> PrimaryKeys | None:
+def _values_of(tree: Tree | None, field_id: int) -> KeyValues | None:
     match tree:
-        case Compare(Operand() as operand, "==", value) if _is_key(operand, field_id):
-            return [value] if isinstance(value, str) else np.array([value], np.int64)
-        case InSet(operand, NumberSet() as values) if _is_key(operand, field_id):
-            return values.values
-        case InSet(operand, StringSet() as texts) if _is_key(operand, field_id):
-            keys: list[str] = texts.values.to_pylist()
-            return keys
+        case Compare(Operand() as operand, "==", str() as text) if _is_field(operand, field_id):
+            return [text]
+        case Compare(Operand() as operand, "==", int() as value) if _is_field(operand, field_id):
+            return np.array([value], np.int64)
+        case InSet(operand, NumberSet() as numbers) if _is_field(operand, field_id):
+            return numbers.values if numbers.values.dtype.kind == "i" else None
+        case InSet(operand, StringSet() as texts) if _is_field(operand, field_id):
+            strings: list[str] = texts.values.to_pylist()
+            return strings
     return None
 
 
-def _is_key(operand: Operand, field_id: int) -> bool:
+def _is_field(operand: Operand, field_id: int) -> bool:
     return operand.kind is OperandKind.FIELD and operand.field_id == field_id

@@ -17,6 +17,7 @@ from elanus.expr.arrays import ListView, compare_values
 from elanus.expr.constants import COMPARISONS, is_number
 from elanus.expr.sets import BoolSet, NumberSet, StringSet
 from elanus.expr.source import Scope
+from elanus.expr.timestamps import shifted
 from elanus.expr.tree import (
     Arithmetic,
     Between,
@@ -31,6 +32,7 @@ from elanus.expr.tree import (
     Like,
     Operand,
     OperandKind,
+    ShiftedCompare,
 )
 from elanus.model.columns import Mask, Values
 
@@ -69,8 +71,10 @@ def truth(leaf: Leaf, scope: Scope) -> Truth:
             return _length(leaf, scope)
         case ColumnCompare():
             return _columns(leaf, scope)
+        case ShiftedCompare():
+            return _shifted(leaf, scope)
         case IsNull(operand):
-            valid = scope.column(operand.field_id).valid
+            valid = _valid(operand, scope)
             return Truth(scope.full(False) if valid is None else ~valid, None)
     return _exists(leaf, scope)
 
@@ -87,8 +91,8 @@ def _present(mask: Mask, loaded: _Loaded) -> Truth:
     return Truth(mask if loaded.present is None else mask & loaded.present, loaded.known)
 
 
-def _json(operand: Operand, scope: Scope) -> tuple[shred.Shred, Mask | None]:
-    return shred.scalars(scope, operand.field_id, operand.path), _valid(operand, scope)
+def _json(operand: Operand, scope: Scope, *, texts: bool) -> tuple[shred.Shred, Mask | None]:
+    return shred.scalars(scope, operand.field_id, operand.path, texts=texts), _valid(operand, scope)
 
 
 def _valid(operand: Operand, scope: Scope) -> Mask | None:
@@ -101,7 +105,7 @@ def _compare(leaf: Compare, scope: Scope) -> Truth:
     if operand.kind is OperandKind.JSON:
         if isinstance(leaf.value, list):
             return _compare_json_list(leaf, scope)
-        values, known = _json(operand, scope)
+        values, known = _json(operand, scope, texts=isinstance(leaf.value, str))
         if leaf.operator == "!=":
             return Truth(~_json_compare(values, "==", leaf.value), known)
         return Truth(_json_compare(values, leaf.operator, leaf.value), known)
@@ -184,7 +188,7 @@ def _between(leaf: Between, scope: Scope) -> Truth:
     first = ">=" if leaf.lower_inclusive else ">"
     second = "<=" if leaf.upper_inclusive else "<"
     if leaf.operand.kind is OperandKind.JSON:
-        values, known = _json(leaf.operand, scope)
+        values, known = _json(leaf.operand, scope, texts=isinstance(leaf.lower, str))
         return Truth(_json_compare(values, first, leaf.lower) & _json_compare(values, second, leaf.upper), known)
     if scope.is_sorted_by(leaf.operand.field_id):
         lower = _compare(Compare(leaf.operand, first, leaf.lower), scope)
@@ -199,7 +203,7 @@ def _between(leaf: Between, scope: Scope) -> Truth:
 def _in_set(leaf: InSet, scope: Scope) -> Truth:
     operand, wanted = leaf.operand, leaf.values
     if operand.kind is OperandKind.JSON:
-        values, known = _json(operand, scope)
+        values, known = _json(operand, scope, texts=isinstance(wanted, StringSet))
         return Truth(_json_in_set(values, wanted), known)
     if operand.is_array:
         return Truth(scope.full(False), scope.column(operand.field_id).valid)
@@ -227,14 +231,14 @@ def _json_in_set(values: shred.Shred, wanted: NumberSet | StringSet | BoolSet) -
 
 def _like(leaf: Like, scope: Scope) -> Truth:
     if leaf.operand.kind is OperandKind.JSON:
-        values, known = _json(leaf.operand, scope)
+        values, known = _json(leaf.operand, scope, texts=True)
         return Truth((values.kinds == shred.STRING) & leaf.pattern.matches(values.strings), known)
     loaded = _load(leaf.operand, scope)
     return _present(leaf.pattern.matches(loaded.values), loaded)
 
 
 def _exists(leaf: Exists, scope: Scope) -> Truth:
-    values, known = _json(leaf.operand, scope)
+    values, known = _json(leaf.operand, scope, texts=False)
     return Truth(values.solid if known is None else values.solid & known, None)
 
 
@@ -283,6 +287,13 @@ def _columns(leaf: ColumnCompare, scope: Scope) -> Truth:
     return Truth(value, np.logical_and.reduce(masks) if masks else None)
 
 
+def _shifted(leaf: ShiftedCompare, scope: Scope) -> Truth:
+    """Milvus ignores NULLs here: such a row counts as the epoch, and the answer as known."""
+    column = scope.column(leaf.operand.field_id)
+    values = column.values if column.valid is None else np.where(column.valid, column.values, 0)
+    return Truth(compare_values(shifted(values, leaf.interval), leaf.operator, leaf.value), None)
+
+
 def _arithmetic(leaf: Arithmetic, scope: Scope) -> Truth:
     if leaf.operand.kind is OperandKind.JSON:
         return _arithmetic_json(leaf, scope)
@@ -296,7 +307,7 @@ def _arithmetic(leaf: Arithmetic, scope: Scope) -> Truth:
 
 def _arithmetic_json(leaf: Arithmetic, scope: Scope) -> Truth:
     """Stored integers stay integers only if both constants are; everything else is double."""
-    values, known = _json(leaf.operand, scope)
+    values, known = _json(leaf.operand, scope, texts=False)
     symbol = "==" if leaf.operator == "!=" else leaf.operator
     whole = isinstance(leaf.constant, int) and isinstance(leaf.value, int)
     numbers = values.numbers

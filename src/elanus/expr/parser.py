@@ -15,6 +15,7 @@ from elanus.expr.syntax import (
     Binary,
     Call,
     ExistsNode,
+    IntervalLiteral,
     LikeNode,
     ListLiteral,
     ListNode,
@@ -193,7 +194,8 @@ class _Parser:
                 self._position += 1
                 return TimeLiteral(token.start, following.end, following.value)
             if following.kind == "string" and word in _INTERVAL_WORDS:
-                raise FilterError("INTERVAL arithmetic is not supported yet")
+                self._position += 1
+                return IntervalLiteral(token.start, following.end, following.value)
         if following.kind == "[" and following.start == token.end:
             shown = self._text[token.start : token.end + 32]
             raise FilterError(f"json key must be enclosed in double quotes or single quotes: {shown}")

@@ -8,7 +8,18 @@ from elanus.expr.constants import ARITHMETIC_NAMES, FLIPPED, cast, fold_arithmet
 from elanus.expr.errors import FilterError
 from elanus.expr.like import compile_like
 from elanus.expr.sets import BoolSet, NumberSet, StringSet, ValueSet
-from elanus.expr.terms import ArithmeticTerm, Constant, LengthTerm, Predicate, Term, TimeTerm, label
+from elanus.expr.terms import (
+    ArithmeticTerm,
+    Constant,
+    IntervalTerm,
+    LengthTerm,
+    Predicate,
+    ShiftedTerm,
+    Term,
+    TimeTerm,
+    label,
+)
+from elanus.expr.timestamps import Interval
 from elanus.expr.tree import (
     Arithmetic,
     Between,
@@ -20,6 +31,7 @@ from elanus.expr.tree import (
     Like,
     Operand,
     OperandKind,
+    ShiftedCompare,
     Tree,
 )
 from elanus.model.columns import NUMPY_DTYPES
@@ -50,6 +62,8 @@ def compare(left: Term, symbol: str, right: Term, text: str) -> Term:
             return Predicate(LengthCompare(operand, symbol, value))
         case Operand(), Operand():
             return Predicate(_compare_columns(left, symbol, right, names))
+        case (ShiftedTerm(), _) | (_, ShiftedTerm()):
+            raise FilterError("a shifted timestamptz field can only be compared with an ISO literal")
         case (Predicate(), _) | (_, Predicate()):
             raise FilterError(f"comparisons between {names[0]} and {names[1]} are not supported")
     raise FilterError("not supported to do arithmetic operations between multiple fields")
@@ -61,6 +75,8 @@ def _refuse_templates(left: Constant, right: Constant, symbol: str) -> None:
 
 
 def _compare_time(left: Term, symbol: str, microseconds: int) -> Tree:
+    if isinstance(left, ShiftedTerm):
+        return ShiftedCompare(left.operand, left.interval, symbol, microseconds)
     if not isinstance(left, Operand):
         raise FilterError("ISO literals can only be compared with a timestamptz field")
     if left.value_type is not DataType.TIMESTAMPTZ:
@@ -123,6 +139,8 @@ def arithmetic(left: Term, symbol: str, right: Term, text: str) -> Term:
         return Constant(fold_arithmetic(left.value, symbol, right.value))
     if symbol == "**":
         raise FilterError(f"power can only apply on constants: {text}")
+    if isinstance(right, IntervalTerm):
+        return _shift(left, symbol, right.interval)
     name = ARITHMETIC_NAMES[symbol]
     for term in (left, right):
         if isinstance(term, ArithmeticTerm):
@@ -139,6 +157,14 @@ def arithmetic(left: Term, symbol: str, right: Term, text: str) -> Term:
     if not isinstance(left, Operand) or not isinstance(right, Constant):
         raise FilterError(f"'{name}' can only be used between integer or floating or json field expressions")
     return _arithmetic_term(left, symbol, right.value)
+
+
+def _shift(left: Term, symbol: str, interval: Interval) -> Term:
+    if not isinstance(left, Operand) or symbol not in "+-":
+        raise FilterError("INTERVAL can only be added to or subtracted from a timestamptz field")
+    if left.value_type is not DataType.TIMESTAMPTZ:
+        raise FilterError(f"field '{left.name}' is not a timestamptz datatype")
+    return ShiftedTerm(left, interval if symbol == "+" else interval.negated())
 
 
 def _check_arithmetic(operand: Operand, value: object, name: str) -> None:

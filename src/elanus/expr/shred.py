@@ -73,13 +73,13 @@ class Shred:
         lists = 0 if self.lists is None else self.lists.nbytes
         return int(self.kinds.nbytes * 18 + self.strings.nbytes + lists)
 
-    def take(self, rows: Rows) -> Shred:
-        """The values at these rows."""
+    def take(self, rows: Rows, *, texts: bool = True) -> Shred:
+        """The values at these rows; `strings` is left empty unless `texts`, for it is dear to gather."""
         return Shred(
             self.kinds[rows],
             self.integers[rows],
             self.numbers[rows],
-            take_values(self.strings, rows),
+            take_values(self.strings, rows) if texts else self.strings.slice(0, 0),
             self.solid[rows],
             None if self.lists is None else take_values(self.lists, rows),
         )
@@ -107,35 +107,32 @@ class ListShred:
         return ListShred(self.is_list[rows], self.is_missing[rows], offsets, self.elements.take(places))
 
 
-def scalars(scope: Scope, field_id: int, path: Path) -> Shred:
-    """The values at `path`, from the source's cache where it has one."""
-    cached: Shred | None = _cached(scope, (field_id, path, "scalars"), Shred)
-    if cached is not None:
-        return cached
-    if _is_worth_keeping(scope) and isinstance(scope.source, ShredSource):
+def scalars(scope: Scope, field_id: int, path: Path, *, texts: bool) -> Shred:
+    """The values at `path`, from the source's cache where it has one; `strings` may be empty unless `texts`."""
+    if not isinstance(scope.source, ShredSource):
+        return shred_column(scope.column(field_id), path)
+    key = (field_id, path, "scalars")
+    shred = scope.source.shreds.get(key, Shred)
+    if shred is None:
+        if not _is_worth_keeping(scope):
+            return shred_column(scope.column(field_id), path)
         shred = shred_column(scope.source.column(field_id), path)
-        scope.source.shreds.put((field_id, path, "scalars"), shred)
-        return shred if scope.rows is None else shred.take(scope.rows)
-    return shred_column(scope.column(field_id), path)
+        scope.source.shreds.put(key, shred)
+    return shred if scope.rows is None else shred.take(scope.rows, texts=texts)
 
 
 def lists(scope: Scope, field_id: int, path: Path) -> ListShred:
     """The arrays at `path`, from the source's cache where it has one."""
-    cached: ListShred | None = _cached(scope, (field_id, path, "lists"), ListShred)
-    if cached is not None:
-        return cached
-    if _is_worth_keeping(scope) and isinstance(scope.source, ShredSource):
-        shred = shred_lists(scope.source.column(field_id), path)
-        scope.source.shreds.put((field_id, path, "lists"), shred)
-        return shred if scope.rows is None else shred.take(scope.rows)
-    return shred_lists(scope.column(field_id), path)
-
-
-def _cached(scope: Scope, key: tuple[object, ...], kind: type[Any]) -> Any:
     if not isinstance(scope.source, ShredSource):
-        return None
-    entry = scope.source.shreds.get(key, kind)
-    return entry if entry is None or scope.rows is None else entry.take(scope.rows)
+        return shred_lists(scope.column(field_id), path)
+    key = (field_id, path, "lists")
+    shred = scope.source.shreds.get(key, ListShred)
+    if shred is None:
+        if not _is_worth_keeping(scope):
+            return shred_lists(scope.column(field_id), path)
+        shred = shred_lists(scope.source.column(field_id), path)
+        scope.source.shreds.put(key, shred)
+    return shred if scope.rows is None else shred.take(scope.rows)
 
 
 def _is_worth_keeping(scope: Scope) -> bool:
@@ -261,6 +258,7 @@ def _classify(values: list[Any]) -> Shred:
     kinds = np.fromiter(map(_CODES.__getitem__, map(type, values)), np.uint8, count)
     integers, numbers = np.zeros(count, np.int64), np.zeros(count, np.float64)
     solid = np.asarray(kinds != MISSING)
+    doubles = kinds == FLOAT
     whole = np.flatnonzero(kinds == INTEGER)
     if len(whole):
         picked = list(compress(values, kinds == INTEGER))
@@ -271,8 +269,7 @@ def _classify(values: list[Any]) -> Shred:
             whole, picked = whole[fits], list(compress(picked, fits))
         integers[whole] = np.array(picked, np.int64)
         numbers[whole] = integers[whole]
-    real = np.fromiter((type(value) is float for value in values), np.bool_, count)
-    numbers[real] = list(compress(values, real))
+    numbers[doubles] = list(compress(values, doubles))
     truth = kinds == BOOL
     integers[truth] = list(compress(values, truth))
     strings = _texts(values, kinds == STRING)

@@ -56,6 +56,12 @@ class TimeLiteral(Node, frozen=True):
     text: str
 
 
+class IntervalLiteral(Node, frozen=True):
+    """`INTERVAL '…'`."""
+
+    text: str
+
+
 class Unary(Node, frozen=True):
     """A prefix operator: `+ - ~ not`."""
 

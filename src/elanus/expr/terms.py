@@ -15,6 +15,7 @@ from elanus.expr import syntax
 from elanus.expr.constants import type_of
 from elanus.expr.errors import FilterError
 from elanus.expr.lexer import INT64_MAX, INT64_MIN
+from elanus.expr.timestamps import Interval
 from elanus.expr.tree import Operand, OperandKind, Tree
 from elanus.model.schema import DYNAMIC_FIELD_NAME, CollectionSchema, FieldSchema
 from elanus.model.types import DataType
@@ -48,6 +49,19 @@ class TimeTerm(msgspec.Struct, frozen=True):
     microseconds: int
 
 
+class IntervalTerm(msgspec.Struct, frozen=True):
+    """`INTERVAL '…'`."""
+
+    interval: Interval
+
+
+class ShiftedTerm(msgspec.Struct, frozen=True):
+    """A TIMESTAMPTZ field plus an interval."""
+
+    operand: Operand
+    interval: Interval
+
+
 class Predicate(msgspec.Struct, frozen=True):
     """A truth value per row; `sample` is set once `random_sample` was and-ed to it (`tree` None: nothing else was)."""
 
@@ -55,7 +69,7 @@ class Predicate(msgspec.Struct, frozen=True):
     sample: float | None = None
 
 
-Term: TypeAlias = Constant | Operand | ArithmeticTerm | LengthTerm | TimeTerm | Predicate
+Term: TypeAlias = Constant | Operand | ArithmeticTerm | LengthTerm | TimeTerm | IntervalTerm | ShiftedTerm | Predicate
 
 
 def label(term: Term) -> str:
@@ -69,7 +83,7 @@ def label(term: Term) -> str:
             return operand.value_type.label
         case LengthTerm():
             return DataType.INT64.label
-        case TimeTerm():
+        case TimeTerm() | IntervalTerm() | ShiftedTerm():
             return DataType.TIMESTAMPTZ.label
     return DataType.BOOL.label
 

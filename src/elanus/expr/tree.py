@@ -16,6 +16,7 @@ import msgspec
 from elanus.expr.like import LikePattern
 from elanus.expr.sets import ValueSet
 from elanus.expr.syntax import PathStep
+from elanus.expr.timestamps import Interval
 from elanus.model.types import DataType
 
 
@@ -115,6 +116,16 @@ class ColumnCompare:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ShiftedCompare:
+    """`(timestamptz field + interval) operator value`, value in microseconds."""
+
+    operand: Operand
+    interval: Interval
+    operator: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Like:
     """`operand like pattern`."""
 
@@ -146,7 +157,17 @@ class Contains:
 
 
 Leaf: TypeAlias = (
-    Compare | Arithmetic | LengthCompare | Between | InSet | ColumnCompare | Like | IsNull | Exists | Contains
+    Compare
+    | Arithmetic
+    | LengthCompare
+    | Between
+    | InSet
+    | ColumnCompare
+    | ShiftedCompare
+    | Like
+    | IsNull
+    | Exists
+    | Contains
 )
 
 
@@ -216,7 +237,7 @@ def cost(tree: Tree) -> int:
             return _operand_cost(left) + _operand_cost(right)
         case Like(operand) | Contains(operand):
             return 3 * _operand_cost(operand)
-        case InSet(operand) | Arithmetic(operand):
+        case InSet(operand) | Arithmetic(operand) | ShiftedCompare(operand):
             return 2 * _operand_cost(operand)
     return _operand_cost(tree.operand)
 

@@ -29,10 +29,11 @@ from elanus.meta.local import LocalMetaStore
 from elanus.meta.manifests import Committed, Edit, Manifests, Refused, ShardEdit
 from elanus.meta.records import ShardPointer, shard_key
 from elanus.meta.state import State
-from elanus.meta.store import Compare, Operation, TransactionResult
+from elanus.meta.store import Compare, Item, Operation, TransactionResult
 from elanus.model.channel import Position
 from elanus.model.segment import FileRef, Manifest, SegmentEntry
 from elanus.objects.memory import MemoryObjectStore
+from elanus.objects.store import Data
 
 SHARDS = ("p_0_1v0", "p_1_1v1")
 
@@ -61,6 +62,15 @@ class UnsureStore(LocalMetaStore):
         self.meddle = meddle
         self.late: tuple[Sequence[Compare], Sequence[Operation]] | None = None
 
+    async def get(self, key: str) -> Item | None:
+        meddle, self.on_get = getattr(self, "on_get", None), None
+        if meddle is not None:
+            if not key.startswith("pchannel/"):
+                self.on_get = meddle
+            else:
+                await meddle()
+        return await super().get(key)
+
     async def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TransactionResult:
         if getattr(self, "late", None) is not None:
             late, self.late = self.late, None
@@ -84,7 +94,7 @@ class World:
 
     def __init__(self, doors: Doors) -> None:
         self.meta = UnsureStore(doors, State(), None)
-        self.objects = MemoryObjectStore()
+        self.objects = SlowUpload()
         self.manifests = Manifests(doors, self.meta, self.objects)
 
     async def build(self) -> World:
@@ -185,6 +195,63 @@ def test_unknown_then_fenced_tells_the_truth() -> None:
                 with pytest.raises(FencedError):
                     await world.add(number)
             assert (number in await world.segments()) is landed
+
+    play(scenario)
+
+
+def test_what_lands_while_the_guards_are_read_counts() -> None:
+    """1 The answer is lost. 2 The guard is about to be read. 3 The transaction lands. 4 A new term is written. 5 The
+    guard is found broken: the pointers must be read after that, or a commit that stands is called fenced."""
+
+    async def scenario(world: World) -> None:
+        async def land_and_depose() -> None:
+            transaction, _ = assign(await world.channel(), "p_0", owner=8)
+            await run(world.meta, transaction)
+
+        async def meddle() -> None:
+            world.meta.on_get = land_and_depose
+
+        world.meta.arm(["late"], meddle)
+        assert isinstance(await world.add(1), Committed)
+        assert await world.segments() == [1]
+        assert (await world.channel()).owner.record.term == 2
+
+    play(scenario)
+
+
+class SlowUpload(MemoryObjectStore):
+    """Runs `meddle` while an object is being put."""
+
+    meddle: Callable[[], Awaitable[None]] | None = None
+
+    async def put(self, key: str, data: Data) -> None:
+        meddle, self.meddle = self.meddle, None
+        if meddle is not None:
+            await meddle()
+        await super().put(key, data)
+
+
+def test_a_term_written_during_the_upload_fences() -> None:
+    async def scenario(world: World) -> None:
+        async def depose() -> None:
+            transaction, _ = assign(await world.channel(), "p_0", owner=8)
+            await run(world.meta, transaction)
+
+        world.objects.meddle = depose
+        with pytest.raises(FencedError):
+            await world.add(1)
+        assert await world.segments() == []
+
+    play(scenario)
+
+
+def test_a_shard_dropped_during_the_upload_refuses() -> None:
+    async def scenario(world: World) -> None:
+        async def drop() -> None:
+            await run(world.meta, tombstone([stored(ShardPointer, item) for item in await world.meta.range("shard/")]))
+
+        world.objects.meddle = drop
+        assert isinstance(await world.add(1), Refused)
 
     play(scenario)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,22 @@ def test_leases_end_with_the_process(tmp_path: Path) -> None:
     run(look)
 
 
+def test_commits_are_synced(tmp_path: Path) -> None:
+    """No test can cut the power of this machine, so at least the settings that hold what it promises are looked at."""
+
+    async def look(harness: Harness) -> None:
+        connection = vars(vars(harness.store)["_journal"])["_connection"]
+        for pragma, expected in (
+            ("synchronous", 2),
+            ("journal_mode", "wal"),
+            ("fullfsync", 1),
+            ("checkpoint_fullfsync", 1),
+        ):
+            assert connection.execute(f"PRAGMA {pragma}").fetchone()[0] == expected
+
+    play("sqlite", tmp_path, look)
+
+
 # --- damage ---------------------------------------------------------------------------------------------------------
 @contextmanager
 def filled(*, crashed: bool) -> Iterator[tuple[Path, list[Item]]]:
@@ -203,6 +220,37 @@ def damage(path: Path, offset: int, bit: int) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 1 << bit
     path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE head SET revision = revision - 1",
+        "UPDATE head SET item_count = item_count + 1",
+        "UPDATE head SET checksums = checksums + 1",
+        "DELETE FROM head",
+        "DELETE FROM item WHERE key = 'key/0/0'",
+        "UPDATE item SET key = 'key/x' WHERE key = 'key/0/0'",
+        "UPDATE item SET value = 7 WHERE key = 'key/0/0'",
+        "UPDATE item SET mod_revision = 1 WHERE key = 'key/7/0'",
+        "UPDATE item SET checksum = 'x' WHERE key = 'key/0/0'",
+        "DROP TABLE item",
+        "PRAGMA user_version = 0",
+        "PRAGMA user_version = 9",
+    ],
+)
+def test_changed_content_is_found(statement: str) -> None:
+    with filled_once() as (path, _):
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute(statement)
+        connection.close()
+
+        async def look(doors: Doors) -> None:
+            with pytest.raises(CorruptedError, match=r"meta\.db"):
+                await open_sqlite(doors, str(path))
+
+        run(look)
 
 
 @pytest.mark.parametrize("content", [b"not a database at all, but a text of some length. " * 100, b"x"])

@@ -120,6 +120,27 @@ def test_failures_are_told_and_end_writing(at: int, seed: int, full: bool) -> No
     clock.run(after, files=disk.crash(seed))
 
 
+def test_folders_are_made_durable_by_each_process() -> None:
+    """A folder may have been created just before a crash, its own name not yet durable: whoever puts into it first
+    makes sure, before the object's name is answered for."""
+
+    async def scenario(doors: Doors) -> None:
+        for _ in range(2):
+            seen.clear()
+            store = await open_posix(doors, ROOT)
+            await store.put("a/b/c/d", b"")
+            synced = [point.path for point in seen if point.verb == "sync_directory" and point.phase == "after"]
+            assert {ROOT, f"{ROOT}/a", f"{ROOT}/a/b"} <= set(synced) and synced[-1] == f"{ROOT}/a/b/c"
+            count = len(synced)
+            await store.delete("a/b/c/d")
+            await store.put("a/b/c/d", b"")
+            again = [point.path for point in seen if point.verb == "sync_directory" and point.phase == "after"]
+            assert again[count:] == [f"{ROOT}/a/b/c"]
+
+    seen: list[Point] = []
+    clock.run(scenario, files=ForgettingDisk(hook=seen.append))
+
+
 def test_a_full_disk_takes_smaller_objects() -> None:
     async def scenario(doors: Doors) -> None:
         store = await open_posix(doors, ROOT)

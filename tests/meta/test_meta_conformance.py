@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from meta_worlds import Harness, play
 
-from elanus.testing.conformance_meta import CASES, Case, Step, case_name, check_history, histories
+from elanus.testing.conformance_meta import CASES, Case, Step, case_name, check_history, histories, keys, put
 
 KINDS = ("memory", "sqlite")
 
@@ -49,3 +50,22 @@ def test_sqlite_history_survives_reopening(first: list[Step], second: list[Step]
         revisions: list[int] = []
         play("sqlite", Path(folder), begin)
         play("sqlite", Path(folder), go_on)
+
+
+def test_leases_outlast_a_sleep_of_the_machine() -> None:
+    async def scenario(harness: Harness) -> None:
+        store = harness.store
+        lease = await store.grant(10)
+        revision = await put(store, "l", b"", lease)
+        for _ in range(3):
+            await asyncio.sleep(0)
+            harness.clock.suspend(3600)
+            await harness.clock.advance(3)
+            await store.keep_alive(lease)
+            await put(store, "l", b"", lease)
+        assert await keys(store) == ["l"]
+        await harness.clock.advance(11)
+        batch = await anext(aiter(store.watch("", revision + 3)))
+        assert batch.events[0].item is None
+
+    play("memory", Path(), scenario)

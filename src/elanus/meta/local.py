@@ -13,7 +13,9 @@ Races met here:
    caller is told "unknown", everyone after it StorageError. Only an error that proves that nothing was written
    (DiskFullError) leaves it alive.
 3. A lease ends while a transaction that puts a key under it waits for the lock. Leases are looked at under the lock.
-4. A slow watcher. It holds no queue of its own, only a revision; when the history has moved past it, it is told so.
+4. The machine sleeps, and the clock goes on. Timers do not, so that holders wake up before the ends of their leases
+   do: a lease that is overdue can still be kept alive until its end has begun.
+5. A slow watcher. It holds no queue of its own, only a revision; when the history has moved past it, it is told so.
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ class Journal(Protocol):
 class _Lease:
     ttl_s: float
     deadline_s: float
+    ended: bool = False
     job: Job | None = None
 
 
@@ -213,14 +216,13 @@ class LocalMetaStore:
         self._check_open()
         held = self._leases.get(lease)
         if held is not None:
-            held.deadline_s = self._doors.clock.monotonic_s()
-            await self._end(lease)
+            await self._end(lease, held)
             if held.job is not None:
                 held.job.cancel()
 
     def _live(self, lease: int) -> _Lease:
         held = self._leases.get(lease)
-        if held is None or held.deadline_s <= self._doors.clock.monotonic_s():
+        if held is None or held.ended:
             raise LeaseGoneError(f"meta lease {lease} has ended")
         return held
 
@@ -231,13 +233,14 @@ class LocalMetaStore:
                 await self._doors.clock.sleep(left_s)
                 continue
             try:
-                await self._end(lease)
+                await self._end(lease, held)
                 return
             except DiskFullError:
                 await self._doors.clock.sleep(held.ttl_s)
 
-    async def _end(self, lease: int) -> None:
-        """Delete the lease's keys in transactions that compare the lease, lest a key re-put meanwhile be lost."""
+    async def _end(self, lease: int, ending: _Lease) -> None:
+        """Delete the lease's keys in transactions that compare them, lest a key put anew meanwhile be lost."""
+        ending.ended = True
         while held := [item for item in self._state.items.values() if item.lease == lease]:
             held = held[:META_TRANSACTION_OPERATIONS_MAX]
             compares = [unchanged(item.key, item.mod_revision) for item in held]

@@ -61,6 +61,11 @@ class ManualClock:
         self._sleepers.append((self._now_s + seconds, woken))
         await woken
 
+    def suspend(self, seconds: float) -> None:
+        """Let the machine sleep: time passes, timers stand still."""
+        self._now_s += seconds
+        self._sleepers = [(until + seconds, woken) for until, woken in self._sleepers]
+
     async def advance(self, seconds: float) -> None:
         """Let time pass and wake who is due."""
         self._now_s += seconds

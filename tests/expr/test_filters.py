@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,26 +15,7 @@ from elanus.expr.sets import NumberSet
 from elanus.expr.shred import FLOAT, INTEGER, MISSING, STRING, shred_column
 from elanus.model.columns import Column
 
-from .twin import INT64, SCHEMA, MemorySource, Row
-
-
-class Chance:
-    """A seeded door of chance."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def token(self) -> str:
-        """Hexadecimal digits."""
-        return f"{self._random.getrandbits(64):x}"
-
-    def uniform(self) -> float:
-        """In [0, 1)."""
-        return self._random.random()
-
-    def below(self, bound: int) -> int:
-        """In [0, bound)."""
-        return self._random.randrange(bound)
+from .twin import INT64, SCHEMA, Chance, MemorySource, Row
 
 
 class Columns:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +51,25 @@ SCHEMA = CollectionSchema(
 _NUMPY = {"pk": "i8", "i8": "i1", "i64": "i8", "f": "f4", "d": "f8", "b": "?", "i32": "i4", "ts": "i8"}
 _ARROW = {"s": pa.large_string(), "ai": pa.large_list(pa.int64()), "as_": pa.large_list(pa.large_string())}
 _FILLERS: dict[str, Any] = {"s": "", "ai": [], "as_": []}
+
+
+class Chance:
+    """A seeded door of chance."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def token(self) -> str:
+        """Hexadecimal digits."""
+        return f"{self._random.getrandbits(64):x}"
+
+    def uniform(self) -> float:
+        """In [0, 1)."""
+        return self._random.random()
+
+    def below(self, bound: int) -> int:
+        """In [0, bound)."""
+        return self._random.randrange(bound)
 
 
 class MemorySource:

@@ -48,7 +48,7 @@ _INTERVAL_WORDS: Final = ("interval", "INTERVAL")
 
 def parse(text: str) -> Node | None:
     """The parse tree of `text`; None for blank text. Raises FilterError with the bare reason."""
-    if not text.strip():
+    if not text.strip(" \t\r\n"):
         return None
     parser = _Parser(text, tokenize(text))
     node = parser.expression(0)

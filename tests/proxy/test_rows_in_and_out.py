@@ -173,6 +173,11 @@ def test_partition_key_routes_rows_and_bans_names() -> None:
         for row in shard.rows:
             by_tenant.setdefault(row.values[102], set()).add(row.partition_id)
         assert all(len(partitions) == 1 for partitions in by_tenant.values())
+        for tenant in range(5):
+            text = f"tenant == {tenant} and id >= 10"
+            assert table(await bench.proxy.query(query(text)))["id"] == [n for n in range(10, 50) if n % 5 == tenant]
+            assert len(found_ids(await bench.proxy.search(search([[0, 0]], 50, filter=text)))[0]) == 8
+            assert {len(read.partition_ids or ()) for read in bench.node.reads[-2:]} == {1}
         for call in (
             bench.proxy.insert(insert(ids([1]), vectors([[1, 1]]), partition="_default_0")),
             bench.proxy.search(search([[0, 0]], partitions=("_default_0",))),

@@ -1,7 +1,8 @@
 """Filters as the proxy needs them: checked before anything is sent, and looked into for primary keys.
 
 A filter that is nothing but `pk == v` or `pk in [...]` names its rows: a delete needs no read for it. A filter that
-names keys among other things lets a read ask only the shards that own them.
+names keys among other things lets a read ask only the shards that own them, and one that names partition keys only the
+partitions.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from elanus.expr.errors import FilterError
-from elanus.expr.filters import parse_filter, primary_key_values
+from elanus.expr.filters import field_values, parse_filter
 from elanus.expr.tree import Always, Filter
 from elanus.model.columns import Column
 from elanus.model.errors import BadParameterError
 from elanus.nodes.proxy.entry import CollectionEntry
+from elanus.nodes.proxy.routing import hashed_partitions, numbered_partitions
 
 
 def checked_filter(entry: CollectionEntry, text: str, templates: Mapping[str, Any], plan: str = "query") -> Filter:
@@ -36,7 +39,26 @@ def is_always_true(bound: Filter) -> bool:
 def listed_keys(entry: CollectionEntry, bound: Filter, *, exact: bool) -> Column | None:
     """The distinct primary keys that the filter lists, None when it names none. With `exact` the filter is nothing but
     that list, otherwise it may say more."""
-    keys = primary_key_values(bound, entry.schema, exact=exact)
-    if keys is None:
+    return _column(field_values(bound, entry.primary.field_id, exact=exact))
+
+
+def pinned_partitions(
+    entry: CollectionEntry, bound: Filter, partition_ids: tuple[int, ...] | None
+) -> tuple[int, ...] | None:
+    """Of `partition_ids` (None: all) those that can hold rows with the partition keys the filter names; at least one,
+    since a read of none is no read."""
+    if entry.partition_key is None:
+        return partition_ids
+    keys = _column(field_values(bound, entry.partition_key.field_id))
+    if keys is None or not len(keys):
+        return partition_ids
+    pinned = tuple(np.unique(hashed_partitions(keys, numbered_partitions(entry.partitions))).tolist())
+    if partition_ids is None:
+        return pinned
+    return tuple(one for one in partition_ids if one in pinned) or partition_ids[:1]
+
+
+def _column(values: npt.NDArray[np.int64] | list[str] | None) -> Column | None:
+    if values is None:
         return None
-    return Column(keys if isinstance(keys, np.ndarray) else pa.array(keys, pa.large_string()))
+    return Column(values if isinstance(values, np.ndarray) else pa.array(values, pa.large_string()))

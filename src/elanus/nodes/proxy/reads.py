@@ -25,7 +25,7 @@ from elanus.model.types import DataType
 from elanus.nodes.contracts import Shard
 from elanus.nodes.proxy.consistency import freshness
 from elanus.nodes.proxy.entry import CollectionEntry
-from elanus.nodes.proxy.filters import checked_filter, is_always_true, listed_keys
+from elanus.nodes.proxy.filters import checked_filter, is_always_true, listed_keys, pinned_partitions
 from elanus.nodes.proxy.iterate import bounded, last_bound
 from elanus.nodes.proxy.outputs import expanded
 from elanus.nodes.proxy.plan import SearchPlan, boolean, checked_queries, integer, search_plan
@@ -58,8 +58,10 @@ class Reader:
         if plan.iterator is not None and query_count != 1:
             raise RequestError("search_iterator_v2 does not support processing multiple vectors simultaneously")
         queries = checked_queries(plan.field, request)
+        partition_ids = plan.partition_ids
         if request.filter:
-            checked_filter(entry, request.filter, request.templates)
+            bound = checked_filter(entry, request.filter, request.templates)
+            partition_ids = pinned_partitions(entry, bound, partition_ids)
         is_iterator = plan.iterator is not None or "iterator" in request.params
         fresh = freshness(request.consistency, entry, is_iterator=is_iterator)
         radius, range_filter = bounded(plan)
@@ -77,7 +79,7 @@ class Reader:
             level=fresh.level,
             guarantee_timestamp=fresh.guarantee_timestamp,
             at_timestamp=fresh.at_timestamp,
-            partition_ids=plan.partition_ids,
+            partition_ids=partition_ids,
             filter=request.filter,
             templates=request.templates,
             vector=vector,
@@ -131,7 +133,7 @@ class Reader:
             raise BadParameterError("count entities with pagination is not allowed")
         if not is_count and limit < 0 and is_always_true(bound):
             raise BadParameterError("empty expression should be used with limit")
-        partition_ids = entry.partitions_to_read(request.partitions, "query")
+        partition_ids = pinned_partitions(entry, bound, entry.partitions_to_read(request.partitions, "query"))
         is_iterator = boolean(params, {}, "iterator", "value for iterator field is invalid")
         fresh = freshness(request.consistency, entry, is_iterator=is_iterator)
         outputs = expanded(entry, () if is_count else request.output_fields, with_primary=True)

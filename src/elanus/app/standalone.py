@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 
 from elanus.app.settings import Settings
 from elanus.base.errors import Action, CorruptedError, ElanusError, InvariantError
@@ -100,9 +101,12 @@ class Standalone:
         limits = StreamingLimits(
             growing_bytes_max=settings.segment.flush_bytes_max,
             growing_bytes_stop=settings.segment.growing_bytes_max,
+            growing_idle_s=settings.segment.flush_idle_s,
+            free_bytes_min=settings.storage.free_bytes_min,
             retention_ms=settings.compaction.retention_ms,
         )
-        self.streaming = StreamingNode(NODE_ID, storage, log, execution, limits, self.events)
+        free_bytes = partial(doors.files.free_bytes, folder)
+        self.streaming = StreamingNode(NODE_ID, storage, log, execution, limits, free_bytes, self.events)
         self.query = QueryNode(doors, self.objects, execution)
         self.data = DataNode(doors, self.objects, settings.index.build_threads or available_cores())
         self.coordinator = Coordinator()

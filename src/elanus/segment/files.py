@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -134,9 +134,8 @@ class ScalarFile:
 
     def timestamps(self) -> Timestamps:
         """`$timestamp` of every row."""
-        values: Any = self.column(1).values
-        return values
+        return np.asarray(self.column(1).values, np.uint64)
 
     def deleted_at(self) -> Timestamps | None:
         """A writable copy of `$deleted_at`; None where nothing was deleted."""
-        return np.array(self.column(2).values) if self.has(2) else None
+        return np.array(self.column(2).values, np.uint64) if self.has(2) else None

@@ -425,6 +425,7 @@ class Coordinator:
             old = leader.catalog.loads.get(record.collection_id)
             new = describe.load_record(record, request, None if old is None else old.record)
             if old is None or old.record != new:
+                leader.placement.expect(record.collection_id)
                 await self._run(create_or_replace(old, new))
                 await leader.catalog.refresh_collection(record.collection_id)
             await self._changed(record.collection_id)

@@ -52,6 +52,7 @@ class Placement:
         self._manifests = Manifests(doors, meta, objects)
         self.shards: dict[str, ShardState] = {}
         self._progress: dict[int, tuple[int, int]] = {}
+        self._expected: set[int] = set()
 
     async def shard(self, vchannel: str) -> ShardState | None:
         """The shard with its newest committed manifest; None when it is gone or dropped."""
@@ -64,11 +65,17 @@ class Placement:
         state.manifest, state.pointer = head.manifest, head.pointer.record
         return state
 
+    def expect(self, collection_id: int) -> None:
+        """What is to be served of a collection has changed: its progress starts anew."""
+        self._expected.add(collection_id)
+        self._progress[collection_id] = (0, 1)
+
     def percentage(self, collection: Collection) -> int:
         """How much of a loaded collection is being served, 0..100."""
         done, wanted = self._progress.get(collection.collection_id, (0, 1))
         states = [self.shards.get(vchannel) for vchannel in collection.vchannels]
-        if all(state is not None and state.served_version >= 0 for state in states):
+        served = all(state is not None and state.served_version >= 0 for state in states)
+        if served and collection.collection_id not in self._expected:
             return 100
         return min(99, 100 * done // max(1, wanted))
 
@@ -82,6 +89,8 @@ class Placement:
             state = await self.shard(vchannel)
             if state is not None:
                 settled &= await self._serve(collection, load, state)
+        if self._catalog.loads.get(collection.collection_id) is not None:
+            self._expected.discard(collection.collection_id)
         return settled
 
     async def _serve(self, collection: Collection, load: LoadRecord, state: ShardState) -> bool:

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -66,12 +66,20 @@ class _Pending:
         return request.vchannel
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Told by a channel: `on_create` makes the shard of a create record, `on_applied` hears which shards changed."""
+class Keeper(Protocol):
+    """The node that keeps a channel, as the channel sees it."""
 
-    on_create: Callable[[ShardChange, Position], Shard]
-    on_applied: Callable[[set[str]], None]
+    def new_shard(self, change: ShardChange, before: Position) -> Shard:
+        """The shard of a create record that stands right after `before`."""
+        ...
+
+    def check_room(self, shard: Shard) -> None:
+        """Refuse a write for want of memory or disk, before it is stamped."""
+        ...
+
+    def batch_applied(self, shards: list[Shard]) -> None:
+        """These shards have changed."""
+        ...
 
 
 class Channel:
@@ -82,8 +90,7 @@ class Channel:
         doors: Doors,
         pchannel: str,
         coordinator: Coordinator,
-        listener: Listener,
-        growing_bytes_stop: int,
+        keeper: Keeper,
     ) -> None:
         self.pchannel = pchannel
         self.term = 0
@@ -92,8 +99,7 @@ class Channel:
         self.applied = ORIGIN
         self._doors = doors
         self._coordinator = coordinator
-        self._listener = listener
-        self._growing_bytes_stop = growing_bytes_stop
+        self._keeper = keeper
         self._writer: Writer | None = None
         self._queue: deque[_Pending] = deque()
         self._queued_bytes = 0
@@ -231,8 +237,7 @@ class Channel:
 
     def _check_write(self, write: ShardWrite) -> None:
         shard = self.shard(write.vchannel)
-        if write.batch is not None and shard.growing_bytes > self._growing_bytes_stop:
-            raise OverloadedError(f"{write.vchannel} holds too much growing data; it is being sealed")
+        self._keeper.check_room(shard)
         if write.schema_version > shard.schema.version:
             raise UnavailableError(f"{write.vchannel} does not know schema version {write.schema_version} yet")
         if write.schema_version < shard.schema.version and write.batch is not None:
@@ -282,7 +287,7 @@ class Channel:
             self.apply(record, position)
             touched.add(record.vchannel)
             _answer(pending, WriteReply(record.timestamp, position))
-        self._listener.on_applied(touched)
+        self._keeper.batch_applied([self.shards[vchannel] for vchannel in sorted(touched) if vchannel in self.shards])
 
     def apply(self, record: Record, position: Position) -> None:
         """Apply one durable record; the same for fresh appends and for replay."""
@@ -292,7 +297,7 @@ class Channel:
         shard = self.shards.get(record.vchannel)
         if isinstance(record, ChangeRecord):
             if shard is None and record.change.kind == "create":
-                shard = self.shards[record.vchannel] = self._listener.on_create(record.change, before)
+                shard = self.shards[record.vchannel] = self._keeper.new_shard(record.change, before)
             if shard is not None and position > shard.manifest.flushed_through:
                 shard.apply_change(record, position)
         elif shard is not None and position > shard.manifest.flushed_through and not shard.dropped:

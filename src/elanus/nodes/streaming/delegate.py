@@ -78,7 +78,7 @@ class Delegator:
         """The best hits of the shard."""
         vector = read.vector
         assert vector is not None
-        shard, parts = await self._read(read, self._search_growing, lambda node, request: node.search(request))
+        _, parts = await self._read(read, self._search_growing, lambda node, request: node.search(request))
         if len(parts) == 1:
             return parts[0]
         return merge_hits(parts, len(vector.queries), vector.k, self._execution.larger_is_better(vector))

@@ -16,24 +16,24 @@ they hold exactly what was applied, and replay adds what a batch of unknown outc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
-from elanus.base.errors import Action, ElanusError, FencedError, UnavailableError
+from elanus.base.errors import Action, DiskFullError, ElanusError, FencedError, OverloadedError, UnavailableError
 from elanus.base.events import Events
 from elanus.meta.catalog import Stored, advance_replay, fetch, fetch_all, fetch_channel, owns, run
 from elanus.meta.manifests import Manifests
 from elanus.meta.records import COLLECTIONS, Collection, CollectionState, Pchannel, owner_key
 from elanus.meta.store import Compare, Transaction
-from elanus.model.channel import ORIGIN, Position, pchannel_of
+from elanus.model.channel import Position, pchannel_of
 from elanus.model.errors import ChannelNotAvailableError
 from elanus.model.reads import Found, Hits, ShardRead
 from elanus.model.records import ShardChange
 from elanus.model.segment import Manifest
 from elanus.nodes.contracts import Coordinator, FlushReply, Query, ShardStatus, ShardTarget, ShardWrite, WriteReply
-from elanus.nodes.streaming.channel import Channel, Listener
+from elanus.nodes.streaming.channel import Channel
 from elanus.nodes.streaming.delegate import Delegator, Evidence
 from elanus.nodes.streaming.flush import Flusher, Storage, replay_position
 from elanus.nodes.streaming.shard import Shard
@@ -46,10 +46,14 @@ FLUSH_RETRY_S: Final = 1.0
 
 class StreamingLimits(msgspec.Struct, frozen=True):
     """`growing_bytes_max`: a growing segment of that size is sealed. `growing_bytes_stop`: with so much growing data in
-    one shard, writes wait. `retention_ms`: deleted rows stay readable so long for reads at an older timestamp."""
+    one shard, writes are refused as retriable; so they are while the disk has less than `free_bytes_min` room.
+    `growing_idle_s`: growing rows without company for so long are sealed. `retention_ms`: deleted rows stay readable
+    so long for reads at an older timestamp."""
 
     growing_bytes_max: int
     growing_bytes_stop: int
+    growing_idle_s: float
+    free_bytes_min: int
     retention_ms: int
     deletes_max: int = 1_000_000
 
@@ -80,6 +84,7 @@ class StreamingNode:
         log: Log,
         execution: Execution,
         limits: StreamingLimits,
+        free_bytes: Callable[[], int],
         events: Events,
     ) -> None:
         self.node_id = node_id
@@ -87,10 +92,12 @@ class StreamingNode:
         self._log = log
         self._execution = execution
         self._limits = limits
+        self._free_bytes = free_bytes
         self._events = events
         self._channels: dict[str, _Owned] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._flushing: set[str] = set()
+        self._idling: set[str] = set()
 
     def connect(self, coordinator: Coordinator, nodes: Mapping[int, Query]) -> None:
         """Give the node its peers; before any channel is assigned."""
@@ -113,8 +120,7 @@ class StreamingNode:
 
     def _new_channel(self, pchannel: str) -> _Owned:
         doors = self._storage.doors
-        limit = self._limits.growing_bytes_stop
-        channel = Channel(doors, pchannel, self._coordinator, Listener(self._on_create, self._on_applied), limit)
+        channel = Channel(doors, pchannel, self._coordinator, self)
         evidence = Evidence(doors.clock, lambda: self._current_term(pchannel))
         return _Owned(channel, Delegator(doors.clock, channel, evidence, self._nodes, self._execution))
 
@@ -141,7 +147,7 @@ class StreamingNode:
                 offset=writer.report.cut_offset,
                 bytes=writer.report.cut_bytes,
             )
-        if channel.applied == ORIGIN:
+        if owned.owner is None:
             await self._load_shards(channel)
         await self._replay(channel, max(replay_from, channel.applied))
         for shard in channel.shards.values():
@@ -173,8 +179,8 @@ class StreamingNode:
         async for position, data in self._log.read(channel.pchannel, after):
             channel.apply(decode_record(data), position)
 
-    @staticmethod
-    def _on_create(change: ShardChange, before: Position) -> Shard:
+    def new_shard(self, change: ShardChange, before: Position) -> Shard:
+        """The shard of a create record that stands right after `before`."""
         assert change.schema is not None
         manifest = Manifest(vchannel=change.vchannel, collection_id=change.collection_id, version=0, token="", term=0)
         return Shard(manifest, change.schema, committed=False, replay_after=before)
@@ -233,12 +239,30 @@ class StreamingNode:
         self._start_flush(vchannel)
         return reply
 
-    def _on_applied(self, vchannels: set[str]) -> None:
-        for vchannel in sorted(vchannels):
-            shard = self._owned(vchannel).channel.shards[vchannel]
-            full = shard.active.size_bytes >= self._limits.growing_bytes_max
-            if full or shard.deletes.count >= self._limits.deletes_max:
-                self._start_flush(vchannel)
+    def check_room(self, shard: Shard) -> None:
+        """Refuse a write for want of memory or disk, before it is stamped."""
+        if shard.growing_bytes > self._limits.growing_bytes_stop:
+            raise OverloadedError(f"{shard.vchannel} holds too much growing data; it is being sealed")
+        if self._free_bytes() < self._limits.free_bytes_min:
+            raise DiskFullError("disk limit exceeded: too little room is left for writes")
+
+    def batch_applied(self, shards: list[Shard]) -> None:
+        """Seal what is full; make sure that what stays small is sealed some day."""
+        for shard in shards:
+            if self._is_full(shard) or shard.deletes.count >= self._limits.deletes_max:
+                self._start_flush(shard.vchannel)
+            elif shard.vchannel not in self._idling and shard.has_unflushed:
+                self._idling.add(shard.vchannel)
+                self._storage.doors.tasks.spawn(self._flush_when_idle(shard), name=f"idle {shard.vchannel}")
+
+    async def _flush_when_idle(self, shard: Shard) -> None:
+        seen = None
+        while shard.has_unflushed and not shard.dropped and seen != shard.last_position:
+            seen = shard.last_position
+            await self._storage.doors.clock.sleep(self._limits.growing_idle_s)
+        self._idling.discard(shard.vchannel)
+        if shard.has_unflushed and not shard.dropped:
+            self._start_flush(shard.vchannel)
 
     def _start_flush(self, vchannel: str) -> None:
         if vchannel not in self._flushing:

@@ -157,6 +157,7 @@ QUERIES: dict[str, tuple[Any, str, int]] = {
         1100,
     ),
     "filter": (query("nope("), "failed to create query plan: cannot parse expression: nope(", 1100),
+    "count and more": (query("id > 0", ("count(*)", "id")), "count(*) must be the only output field", 1100),
     "grouping": (query("id > 0", params={"group_by_fields": "id"}), "query option group_by_fields", 10),
     "id": (query("id > 0", params={"collection_id": "7"}), "alias or database may have changed", 1100),
 }
@@ -271,6 +272,35 @@ CALLS: dict[str, tuple[Callable[[Bench], Any], str, int]] = {
         ),
         "field not found[field=x]",
         1700,
+    ),
+    "alter loaded index": (
+        lambda bench: bench.proxy.alter_collection(
+            AlterPropertiesRequest(collection="c", index_name="vector", properties={"mmap.enabled": "true"})
+        ),
+        "can't alter index on loaded collection, please release the collection first: "
+        "collection already loaded[collection=c]",
+        104,
+    ),
+    "alter index key": (
+        lambda bench: bench.proxy.alter_collection(
+            AlterPropertiesRequest(collection="c", index_name="vector", properties={"M": "8"})
+        ),
+        "M is not a configable index property",
+        1100,
+    ),
+    "alter index value": (
+        lambda bench: bench.proxy.alter_collection(
+            AlterPropertiesRequest(collection="c", index_name="vector", properties={"mmap.enabled": "x"})
+        ),
+        "invalid mmap.enabled value: x, expected: true, false",
+        1100,
+    ),
+    "alter mmap": (
+        lambda bench: bench.proxy.alter_collection(
+            AlterPropertiesRequest(collection="c", properties={"mmap.enabled": "true"})
+        ),
+        "can not alter mmap properties if collection loaded: collection already loaded[collection=c]",
+        104,
     ),
     "index field": (
         lambda bench: bench.proxy.create_index(CreateIndexRequest(collection="c", field="x")),

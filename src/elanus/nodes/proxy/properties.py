@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from elanus.base.limits import ARRAY_CAPACITY_MAX, VARCHAR_BYTES_MAX
-from elanus.model.errors import BadParameterError, FieldNotFoundError, UnsupportedError
+from elanus.model.errors import BadParameterError, CollectionLoadedError, FieldNotFoundError, UnsupportedError
 from elanus.model.requests import AlterPropertiesRequest
 from elanus.model.types import ConsistencyLevel
 from elanus.nodes.proxy.entry import ALLOW_INSERT_AUTO_ID_PROPERTY, TTL_PROPERTY, CollectionEntry
@@ -20,6 +20,8 @@ BOOLEANS: Final = ("true", "false")
 _BOOLEAN_KEYS: Final = ("mmap.enabled", "lazyload.enabled", ALLOW_INSERT_AUTO_ID_PROPERTY, "partitionkey.isolation")
 _UNSERVED_KEYS: Final = {"namespace.enabled": "true", "query_mode": "large_topk"}
 _FIELD_KEYS: Final = ("max_length", "max_capacity", "mmap.enabled", "field.description")
+_INDEX_KEYS: Final = ("mmap.enabled", "indexoffsetcache.enabled", "warmup")
+_HELD_KEYS: Final = ("mmap.enabled", "lazyload.enabled")
 _LEVELS: Final = frozenset(level.name.lower() for level in ConsistencyLevel)
 
 
@@ -86,3 +88,26 @@ def _check_bound(request: AlterPropertiesRequest, key: str, largest: int) -> Non
             f"the maximum value of {key} specified for the field({request.field}) should be in (0, {largest}], "
             f"but got {text} instead"
         )
+
+
+def check_while_loaded(request: AlterPropertiesRequest, entry: CollectionEntry) -> None:
+    """What cannot change while the collection is loaded: anything of an index, and how data is held."""
+    if request.index_name:
+        _check_index_keys(request)
+        if entry.is_loaded:
+            raise CollectionLoadedError(
+                entry.name, prefix="can't alter index on loaded collection, please release the collection first"
+            )
+    touched = (*request.properties, *request.delete_keys)
+    if entry.is_loaded and any(key in _HELD_KEYS or key.startswith("warmup") for key in touched):
+        raise CollectionLoadedError(entry.name, prefix="can not alter mmap properties if collection loaded")
+
+
+def _check_index_keys(request: AlterPropertiesRequest) -> None:
+    for key in (*request.properties, *request.delete_keys):
+        if key not in _INDEX_KEYS:
+            raise BadParameterError(f"{key} is not a configable index property")
+    for key in ("mmap.enabled", "indexoffsetcache.enabled"):
+        value = request.properties.get(key, "true")
+        if value.lower() not in BOOLEANS:
+            raise BadParameterError(f"invalid {key} value: {value}, expected: true, false")

@@ -61,7 +61,7 @@ from elanus.nodes.proxy.ids import IdAllocator
 from elanus.nodes.proxy.indexes import checked_index
 from elanus.nodes.proxy.loads import check_load_fields
 from elanus.nodes.proxy.names import check_alias, check_collection_name, check_database_name, check_partition_name
-from elanus.nodes.proxy.properties import check_alteration, check_field_alteration
+from elanus.nodes.proxy.properties import check_alteration, check_field_alteration, check_while_loaded
 from elanus.nodes.proxy.reads import Reader
 from elanus.nodes.proxy.routes import Routes
 from elanus.nodes.proxy.schema import checked_creation
@@ -138,8 +138,10 @@ class Proxy:
     async def alter_collection(self, request: AlterPropertiesRequest) -> None:
         self._allow("CreateIndex" if request.index_name else "CreateCollection", request)
         check_alteration(request)
+        entry = await self._cache.get(request)
         if request.field:
-            check_field_alteration(request, await self._cache.get(request))
+            check_field_alteration(request, entry)
+        check_while_loaded(request, entry)
         await self._coordinator.alter_collection(_located(request))
 
     async def collection_row_count(self, request: CollectionRequest) -> int:

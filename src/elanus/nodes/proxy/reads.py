@@ -128,7 +128,7 @@ class Reader:
         entry.require_loaded("query")
         bound = checked_filter(entry, request.filter, request.templates)
         limit, offset = _window(request)
-        is_count = len(request.output_fields) == 1 and request.output_fields[0].lower() == COUNT_FIELD.name
+        is_count = _is_count(request)
         if is_count and "limit" in params:
             raise BadParameterError("count entities with pagination is not allowed")
         if not is_count and limit < 0 and is_always_true(bound):
@@ -222,6 +222,13 @@ def _window(request: QueryRequest) -> tuple[int, int]:
             f"{fault}(offset+limit) should be in range [1, {RESULT_WINDOW_MAX}], but got {limit + offset}"
         )
     return limit, offset
+
+
+def _is_count(request: QueryRequest) -> bool:
+    counts = [name for name in request.output_fields if name.lower() == COUNT_FIELD.name]
+    if counts and len(request.output_fields) > 1:
+        raise BadParameterError(f"{COUNT_FIELD.name} must be the only output field")
+    return bool(counts)
 
 
 def _check_output_size(found: Found) -> None:

@@ -166,7 +166,7 @@ def _template_array(array: Any) -> list[Any]:
 def _document(value: bytes) -> Any:
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadParameterError(f"a filter template value is not JSON: {error}") from error
 
 

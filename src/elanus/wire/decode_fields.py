@@ -96,7 +96,7 @@ def to_bfloat16(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
 def _decode(data: bytes, start: int, stop: int) -> IncomingField:
     found = walk.once(data, start, stop)
     name = _string(data, found.get(_NAME))
-    data_type = data_type_of(found[_TYPE].value if _TYPE in found else 0)
+    data_type = data_type_of(_number(found.get(_TYPE)))
     if _STRUCTS in found or data_type in (DataType.ARRAY_OF_VECTOR, DataType.ARRAY_OF_STRUCT, DataType.STRUCT):
         raise UnsupportedError(f"struct array field {name}")
     valid = None
@@ -115,7 +115,7 @@ def _decode(data: bytes, start: int, stop: int) -> IncomingField:
         column=_full_length(values, valid, name),
         element_type=element_type,
         dimension=dimension,
-        is_dynamic=bool(_DYNAMIC in found and found[_DYNAMIC].value),
+        is_dynamic=bool(_number(found.get(_DYNAMIC))),
     )
 
 
@@ -127,6 +127,14 @@ def _string(data: bytes, entry: walk.Entry | None) -> str:
         return data[entry.value : entry.stop].decode()
     except UnicodeDecodeError:
         raise walk.UnusualError("a string is not UTF-8") from None
+
+
+def _number(entry: walk.Entry | None) -> int:
+    if entry is None:
+        return 0
+    if entry.wire_type != walk.VARINT:
+        raise walk.UnusualError(f"field {entry.number} has wire type {entry.wire_type}")
+    return entry.value
 
 
 def _expect_delimited(entry: walk.Entry) -> None:
@@ -169,7 +177,9 @@ def _read_bools(data: bytes, start: int, stop: int, data_type: DataType) -> Valu
 
 
 def _read_integers(data: bytes, start: int, stop: int, data_type: DataType) -> Values:
-    return _narrow(walk.varints(data, *walk.payload(data, start, stop)), data_type)
+    values = walk.varints(data, *walk.payload(data, start, stop))
+    # `int_data` is a 32-bit field: like protobuf, take the low half of whatever was sent.
+    return values if values.dtype == NUMPY_DTYPES[data_type] else _narrow(values.astype(np.int32), data_type)
 
 
 def _read_floats(data: bytes, start: int, stop: int, data_type: DataType) -> Values:
@@ -205,10 +215,10 @@ _SCALAR_READERS: Final[Mapping[tuple[DataType, int], Callable[[bytes, int, int, 
 string column for the proxy, which knows the collection's time zone."""
 
 
-def _narrow(values: npt.NDArray[np.int64], data_type: DataType) -> npt.NDArray[Any]:
+def _narrow(values: npt.NDArray[Any], data_type: DataType) -> npt.NDArray[Any]:
     """Into the type's own width; integers that do not fit are refused."""
     kind = np.dtype(NUMPY_DTYPES[data_type])
-    if kind.itemsize == values.dtype.itemsize:
+    if kind == values.dtype:
         return values
     bounds = np.iinfo(kind)
     outside = np.flatnonzero((values < bounds.min) | (values > bounds.max))
@@ -251,7 +261,7 @@ def _vectors(data: bytes, vectors: walk.Entry | None, name: str, data_type: Data
         return _no_vectors(data_type, 0), 0
     _expect_delimited(vectors)
     members = walk.once(data, vectors.value, vectors.stop)
-    dimension = members[_DIMENSION].value if _DIMENSION in members else 0
+    dimension = _number(members.get(_DIMENSION))
     known = [entry for entry in members.values() if _DIMENSION < entry.number <= _VECTOR_ARRAY]
     if not known:
         return _no_vectors(data_type, dimension), dimension
@@ -281,7 +291,8 @@ def _from_floats(floats: npt.NDArray[Any], name: str, data_type: DataType) -> np
     if data_type is DataType.FLOAT_VECTOR:
         return floats
     if data_type is DataType.FLOAT16_VECTOR:
-        return floats.astype(np.float16)
+        with np.errstate(over="ignore"):  # too large becomes infinite, which the proxy refuses
+            return floats.astype(np.float16)
     if data_type is DataType.BFLOAT16_VECTOR:
         return to_bfloat16(floats)
     raise BadParameterError(f"the data of field {name} is not of its type {data_type.label}")

@@ -59,7 +59,7 @@ def flat_params(message: Iterable[Any]) -> dict[str, str]:
         return found
     try:
         inner = json.loads(nested)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadParameterError(f"index params is not a JSON object: {error}") from error
     if not isinstance(inner, dict):
         raise BadParameterError("index params is not a JSON object")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from elanus.base.errors import CorruptedError, InvariantError
 from elanus.expr import FilterError, ShredCache, evaluate, parse_filter, primary_key_values
+from elanus.expr.arrays import ListView
 from elanus.expr.like import LikeShape, compile_like
 from elanus.expr.sets import NumberSet
 from elanus.expr.shred import FLOAT, INTEGER, MISSING, STRING, shred_column
@@ -308,3 +311,14 @@ def test_sorted_sources_answer_like_others(keys: list[int], form: str, operator:
     column = Column(np.array(sorted(keys)))
     plain, ordered = Columns({100: column}), Columns({100: column}, 100)
     assert evaluate(parsed, ordered).tolist() == evaluate(parsed, plain).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.data())
+def test_any_element_by_row(lengths: list[int], data: st.DataObject) -> None:
+    """Few hits and many hits give what a loop over the rows gives."""
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    density = data.draw(st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+    hits = np.random.default_rng(data.draw(st.integers(0, 9))).random(int(offsets[-1])) < density
+    expected = [bool(hits[start:stop].any()) for start, stop in pairwise(offsets.tolist())]
+    assert ListView(offsets, hits).any(hits).tolist() == expected

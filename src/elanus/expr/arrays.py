@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from elanus.expr.constants import COMPARISONS
 from elanus.model.columns import Mask, Rows, Values
 
+_SPARSE_SHARE: Final = 16
 _KERNELS = {
     "==": pc.equal,
     "!=": pc.not_equal,
@@ -60,9 +61,16 @@ class ListView:
 
     def any(self, hits: Mask) -> Mask:
         """Rows that own at least one element where `hits` is True."""
-        totals = np.zeros(len(hits) + 1, np.int64)
-        np.cumsum(hits, out=totals[1:])
-        return np.asarray(totals[self.offsets[1:]] > totals[self.offsets[:-1]])
+        if np.count_nonzero(hits) * _SPARSE_SHARE < len(self.offsets):
+            owners = np.searchsorted(self.offsets, np.flatnonzero(hits), side="right") - 1
+            found = np.zeros(len(self.offsets) - 1, np.bool_)
+            found[owners] = True
+            return found
+        wide: np.dtype[Any] = np.dtype(np.int32 if len(hits) < 1 << 31 else np.int64)
+        totals: npt.NDArray[Any] = np.zeros(len(hits) + 1, wide)
+        np.cumsum(hits.view(np.uint8), out=totals[1:], dtype=wide)
+        ends = totals[self.offsets]
+        return np.asarray(ends[1:] > ends[:-1])
 
     def element(self, index: int) -> tuple[Values, Mask]:
         """Element `index` of each row (a filler where there is none) and whether there is one."""

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from elanus.expr import Filter, evaluate, primary_key_values
 from elanus.index.contract import RowMask
@@ -106,7 +107,7 @@ def matching_rows(
     if keys is None:
         mask = row_mask(reader, filter_, visibility, cache)
         return np.arange(reader.row_count) if mask is None else mask.rows
-    rows = np.unique(reader.find(keys)[1])
+    rows = np.unique(reader.find(pa.array(keys, pa.large_string()) if isinstance(keys, list) else keys)[1])
     if len(rows) == 0:
         return rows
     kept = evaluate(filter_, reader, rows)

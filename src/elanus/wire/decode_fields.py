@@ -97,12 +97,18 @@ def _decode(data: bytes, start: int, stop: int) -> IncomingField:
     found = walk.once(data, start, stop)
     name = _string(data, found.get(_NAME))
     data_type = data_type_of(_number(found.get(_TYPE)))
-    if _STRUCTS in found or data_type in (DataType.ARRAY_OF_VECTOR, DataType.ARRAY_OF_STRUCT, DataType.STRUCT):
+    if sum(kind in found for kind in (_SCALARS, _VECTORS, _STRUCTS)) > 1:
+        raise walk.UnusualError("two kinds of data")
+    if _STRUCTS in found:
+        _expect_delimited(found[_STRUCTS])
+        raise UnsupportedError(f"struct array field {name}")
+    if data_type in (DataType.ARRAY_OF_VECTOR, DataType.ARRAY_OF_STRUCT, DataType.STRUCT):
         raise UnsupportedError(f"struct array field {name}")
     valid = None
-    if _VALID in found and found[_VALID].stop > found[_VALID].value:
+    if _VALID in found:
         _expect_delimited(found[_VALID])
-        valid = walk.varints(data, found[_VALID].value, found[_VALID].stop) != 0
+        flags = walk.varints(data, found[_VALID].value, found[_VALID].stop)
+        valid = flags != 0 if len(flags) else None
     element_type, dimension = DataType.NONE, 0
     values: Values
     if data_type.is_vector:

@@ -112,19 +112,6 @@ class SegmentSettings(Section, frozen=True, kw_only=True):
 class CompactionSettings(Section, frozen=True, kw_only=True):
     """Merging small segments and folding in deletes, in the background."""
 
-    enabled: Annotated[bool, Meta(description="Whether compaction starts by itself.")] = True
-    interval_s: Annotated[
-        float,
-        Meta(ge=0.05, le=86400.0, description="Time between two looks for segments worth compacting, in seconds."),
-    ] = 10.0
-    segment_count_min: Annotated[
-        int,
-        Meta(ge=2, le=1024, description="So many small segments of a partition are merged into one."),
-    ] = 4
-    deleted_ratio_min: Annotated[
-        float,
-        Meta(gt=0.0, le=1.0, description="A segment with this share of deleted rows is rewritten without them."),
-    ] = 0.2
     retention_ms: Annotated[
         int,
         Meta(ge=0, description="Deleted rows younger than this stay readable at an explicit earlier timestamp."),
@@ -132,20 +119,12 @@ class CompactionSettings(Section, frozen=True, kw_only=True):
 
 
 class IndexSettings(Section, frozen=True, kw_only=True):
-    """Vector indexes and the choice between index and exact search."""
+    """Vector indexes."""
 
-    build_rows_min: Annotated[
-        int,
-        Meta(ge=0, description="Segments with fewer rows get no graph or lists: exact search over them is faster."),
-    ] = 1024
     build_threads: Annotated[
         int,
         Meta(ge=0, le=1024, description="Threads of one index build; 0 means every core."),
     ] = 0
-    exact_ratio_max: Annotated[
-        float,
-        Meta(ge=0.0, le=1.0, description="A filter that keeps at most this share of rows is searched exactly."),
-    ] = 0.05
 
 
 class ComputeSettings(Section, frozen=True, kw_only=True):

@@ -60,6 +60,7 @@ def reopened(disk: ForgettingDisk, replay_from: Position = ORIGIN) -> tuple[list
     return found[0]
 
 
+@pytest.mark.slow
 def test_a_tail_torn_at_any_byte_is_cut_and_reported() -> None:
     (path,) = paths(whole := written(close=False))
     sizes = [whole.size(path)]
@@ -89,6 +90,7 @@ def last_frame(count: int) -> tuple[int, int]:
     return ends[0], disk.size(paths(disk)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("close", [True, False], ids=["closed", "killed"])
 @pytest.mark.parametrize("file_bytes_max", [1 << 20, 300], ids=["one-file", "rolled"])
 def test_a_byte_flipped_below_the_mark_refuses_to_open(close: bool, file_bytes_max: int) -> None:
@@ -217,3 +219,23 @@ def test_fates_when_the_disk_fills_up_between_batches_of_one_run() -> None:
         assert second.end == Position(1, doubtful, 0)
 
     with_log(disk, work)
+
+
+def test_the_header_of_a_file_that_never_served_still_proves_its_predecessor_synced() -> None:
+    """Chain, story 1: found by models/file_log.py, rule link_evidence."""
+    disk = written(close=False)
+    disk.cut(paths(disk)[0], last_frame(4)[1])
+
+    async def work(log: FileLog) -> None:
+        await log.open(PCHANNEL, 2, ORIGIN, confirmed)
+
+    with_log(disk, work)
+    disk.restart()
+    old, new = paths(disk)
+    disk.cut(new, disk.size(new) - 3)
+    disk.cut(old, last_frame(4)[0])
+    assert reopened(disk)[0] == entries(1, BATCHES[:-1])
+    disk.remove(paths(disk)[-1])
+    disk.damage(old, last_frame(3)[0] + 60)
+    with pytest.raises(CorruptedError, match="synced"):
+        reopened(disk)

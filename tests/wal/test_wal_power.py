@@ -93,7 +93,8 @@ lives = st.builds(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
 @given(st.lists(lives, min_size=1, max_size=6))
 def test_any_story_keeps_what_was_acknowledged(story: list[Life]) -> None:
     world = World()
@@ -102,7 +103,8 @@ def test_any_story_keeps_what_was_acknowledged(story: list[Life]) -> None:
     world.live(Life((), "close"))
 
 
-@pytest.mark.parametrize("crash_seed", range(4))
+@pytest.mark.parametrize("crash_seed", [0, *(pytest.param(seed, marks=pytest.mark.drill) for seed in range(1, 8))])
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["cut", "kill", "fault"])
 def test_a_cut_at_every_point(ending: str, crash_seed: int) -> None:
     """Life 1 closes well, life 2 is killed with a tail in the page cache, life 3 ends at each point in turn."""
@@ -112,7 +114,7 @@ def test_a_cut_at_every_point(ending: str, crash_seed: int) -> None:
         world.live(Life(busy, "close"))
         world.live(Life(busy, "kill", 31))
         before = world.disk.points
-        world.live(Life(busy, ending, points, crash_seed))
+        world.live(Life(busy, ending, points, crash_seed + 31 * points))
         done = ending != "cut" and world.disk.points - before < points
         world.live(Life(((1,),), "cut", 1000, crash_seed))
         world.live(Life((), "close"))

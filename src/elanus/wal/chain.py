@@ -11,7 +11,8 @@ tail, which was never acknowledged: it is left behind and reported.
 Race stories
 1. An opener dies while it writes its file. The next one finds a damaged header, or fewer copied frames than the header
    says, and no frame of the file's own term: the file never served and is passed over. A frame of its own term proves
-   that it did serve, so then the same damage is corruption.
+   that it did serve, so then the same damage is corruption. Either way its header, where that is sound, proves how
+   far its predecessor was synced.
 2. An opener dies after its file is whole but before its first mark. Nothing tells whether the file or its name was
    synced, so the next opener copies all of it, links past it to its predecessor, and never depends on it.
 3. A file is damaged at x, and sound frames follow. If one of them carries a mark above x, what is damaged was synced
@@ -121,12 +122,16 @@ class ChainReader:
     def _head(self, names: list[FileName]) -> tuple[_Loaded | None, list[FileName]]:
         """The newest file that is whole, and the newer ones that never served (stories 1 and 2)."""
         abandoned: list[FileName] = []
+        proven: dict[FileName, int] = {}
         for name in reversed(names):
             data = self._files.read(self.path(name))
             loaded = self._load(name, data)
             if loaded is not None and loaded.sound_bytes >= loaded.header.own_from:
-                self._refuse_damage_below_a_mark(loaded)
+                self._refuse_damage_below_a_mark(loaded, proven.get(name, 0))
                 return loaded, abandoned
+            if loaded is not None and loaded.header.link is not None:
+                link = loaded.header.link
+                proven[link.name] = max(proven.get(link.name, 0), link.kept_bytes)
             if any(frame.term == name.term for frame in frame_headers_after(data, 0, name.seed(self.pchannel))):
                 place = 0 if loaded is None else loaded.sound_bytes
                 raise CorruptedError(f"{self.path(name)}: damaged at offset {place}, before records that were served")
@@ -197,15 +202,14 @@ class ChainReader:
         sound = tuple(frames(memoryview(data), FILE_HEADER_BYTES, name.seed(self.pchannel)))
         return _Loaded(header, data, sound, sound[-1].end if sound else FILE_HEADER_BYTES)
 
-    def _refuse_damage_below_a_mark(self, loaded: _Loaded) -> None:
-        """Story 3."""
-        seed = loaded.header.name.seed(self.pchannel)
-        for frame in frame_headers_after(loaded.data, loaded.sound_bytes, seed):
-            if frame.synced_through > loaded.sound_bytes:
-                path = self.path(loaded.header.name)
-                raise CorruptedError(
-                    f"{path}: damaged at offset {loaded.sound_bytes}, below {frame.synced_through} which was synced"
-                )
+    def _refuse_damage_below_a_mark(self, loaded: _Loaded, proven: int) -> None:
+        """Story 3; `proven` is how far newer files' links say that this one was synced."""
+        name = loaded.header.name
+        later = frame_headers_after(loaded.data, loaded.sound_bytes, name.seed(self.pchannel))
+        mark = max((frame.synced_through for frame in later), default=0)
+        if max(mark, proven) > loaded.sound_bytes:
+            place, synced = loaded.sound_bytes, max(mark, proven)
+            raise CorruptedError(f"{self.path(name)}: damaged at offset {place}, below {synced} which was synced")
 
     def _check_order(self, loaded: _Loaded) -> None:
         last = loaded.header.last

@@ -6,6 +6,8 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 READY := .venv/.ready
+# Compiled modules are kept whatever the caller's habits: without them every start compiles everything again.
+unexport PYTHONDONTWRITEBYTECODE
 WORDS ?=
 ARGS ?=
 

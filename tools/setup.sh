@@ -60,4 +60,5 @@ if ! version_of .venv/bin/python >/dev/null; then
 fi
 echo "Installing Elanus into .venv (once; a minute or two)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+.venv/bin/python -m compileall -q src/elanus
 touch .venv/.ready

@@ -239,6 +239,9 @@ def markdown() -> str:
         "Made by `elanus settings --markdown`. A setting comes, in rising priority, from its default, the TOML file",
         "given by `--config` or `ELANUS_CONFIG` (a table per section), its environment variable, and the command line",
         "(`--set section.name=value`, or the flag of its own that the common ones have).",
+        "",
+        "Two more variables are read: `ELANUS_CONFIG` names the TOML file, and `ELANUS_RUNTIME_DIR` the private folder for",
+        "the sockets of embedded helpers (default: `/tmp/elanus-<uid>`).",
     ]
     last = ""
     for setting in describe():

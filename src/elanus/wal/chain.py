@@ -212,11 +212,14 @@ class ChainReader:
             raise CorruptedError(f"{self.path(name)}: damaged at offset {place}, below {synced} which was synced")
 
     def _check_order(self, loaded: _Loaded) -> None:
-        last = loaded.header.last
+        last: Position | Frame = loaded.header.last
         for frame in loaded.frames:
             if not frame.record_count:
                 continue
             if not follows(last, frame):
                 path = self.path(loaded.header.name)
-                raise CorruptedError(f"{path}: at offset {frame.place} {frame.last} follows {last}")
-            last = frame.last
+                raise CorruptedError(
+                    f"{path}: at offset {frame.place} batch {frame.term}.{frame.sequence} follows"
+                    f" {last.term}.{last.sequence}"
+                )
+            last = frame

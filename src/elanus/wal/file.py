@@ -195,9 +195,8 @@ class FileLog:
                 place, records = step
                 if not records and place < file.kept_bytes:
                     raise CorruptedError(f"{channel.reader.path(file.name)}: damaged at offset {place}")
-                for position, record in records:
-                    if position > after:
-                        yield position, record
+                for entry in records if file.before >= after else [one for one in records if one[0] > after]:
+                    yield entry
 
     async def truncate(self, pchannel: str, before: Position) -> None:
         channel = self._channel(pchannel)

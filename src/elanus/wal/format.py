@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from elanus.base.limits import LOG_FRAME_BYTES_MAX
-from elanus.model.channel import ORIGIN, Position
+from elanus.model.channel import Position
 from elanus.wal.log import FormatError
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ _CHECKED_FROM: Final = 8
 """Both headers: where the bytes under the frame header's checksum begin."""
 _FILE_CHECKED_FROM: Final = 12
 _ALIGNMENT: Final = 8
+_PLACE: Final = 4
+"""Index of `place` among the fields after the header's checksum."""
 
 
 class FileName(NamedTuple):
@@ -105,11 +107,8 @@ class Frame(NamedTuple):
     place: int
     synced_through: int
     body_bytes: int
-
-    @property
-    def end(self) -> int:
-        """Where the next frame begins."""
-        return self.place + _aligned(FRAME_HEADER_BYTES + self.body_bytes)
+    end: int
+    """Where the next frame begins; not stored."""
 
     @property
     def body_from(self) -> int:
@@ -150,7 +149,7 @@ def decode_file_header(data: bytes, name: FileName, pchannel: str) -> FileHeader
 
 
 def _frame_header(frame: Frame, seed: int) -> bytes:
-    checked = _FRAME.pack(FRAME_MAGIC, 0, *frame)[_CHECKED_FROM:]
+    checked = _FRAME.pack(FRAME_MAGIC, 0, *frame[:-1])[_CHECKED_FROM:]
     return FRAME_MAGIC + struct.pack("<I", crc32(checked, seed)) + checked
 
 
@@ -174,26 +173,30 @@ def encode_batch(
     crc = crc32(table)
     for view in views:
         crc = crc32(view, crc)
-    frame = Frame(crc, len(lengths), *batch, place, synced_through, len(table) + sum(lengths))
+    body_bytes = len(table) + sum(lengths)
+    end = place + _aligned(FRAME_HEADER_BYTES + body_bytes)
+    frame = Frame(crc, len(lengths), *batch, place, synced_through, body_bytes, end)
     return frame, [_frame_header(frame, seed) + table, *views, _padding(frame)]
 
 
 def encode_copy(frame: Frame, data: memoryview, place: int, seed: int) -> tuple[Frame, list[bytes | memoryview]]:
     """A verified frame of another file, moved to `place` of the file with `seed`, with its old position and no mark."""
-    moved = frame._replace(place=place, synced_through=0)
+    moved = frame._replace(place=place, synced_through=0, end=place + frame.end - frame.place)
     body = data[frame.body_from : frame.body_from + frame.body_bytes]
     return moved, [_frame_header(moved, seed), body, _padding(moved)]
 
 
 def decode_frame_header(data: bytes | memoryview, place: int, seed: int) -> Frame | None:
     """The frame that begins at `place`, its body unchecked; None if there is no whole and sound header."""
-    if place + FRAME_HEADER_BYTES > len(data):
+    body_from = place + FRAME_HEADER_BYTES
+    if body_from > len(data):
         return None
     magic, crc, *rest = _FRAME.unpack_from(data, place)
-    if magic != FRAME_MAGIC or crc != crc32(data[place + _CHECKED_FROM : place + FRAME_HEADER_BYTES], seed):
+    if magic != FRAME_MAGIC or crc != crc32(data[place + _CHECKED_FROM : body_from], seed):
         return None
-    frame = Frame(*rest)
-    return frame if frame.place == place and frame.body_bytes <= LOG_FRAME_BYTES_MAX else None
+    if rest[_PLACE] != place or rest[-1] > LOG_FRAME_BYTES_MAX:
+        return None
+    return Frame._make((*rest, place + _aligned(FRAME_HEADER_BYTES + rest[-1])))
 
 
 def decode_frame(data: memoryview, place: int, seed: int, *, verify: bool = True) -> Frame | None:
@@ -201,7 +204,8 @@ def decode_frame(data: memoryview, place: int, seed: int, *, verify: bool = True
     frame = decode_frame_header(data, place, seed)
     if frame is None or frame.end > len(data):
         return None
-    if verify and crc32(data[frame.body_from : frame.body_from + frame.body_bytes]) != frame.body_crc:
+    body_from = place + FRAME_HEADER_BYTES
+    if verify and crc32(data[body_from : body_from + frame.body_bytes]) != frame.body_crc:
         return None
     return frame
 
@@ -227,15 +231,16 @@ def records_of(frame: Frame, data: memoryview) -> list[tuple[Position, memoryvie
     """The records of a verified frame with their positions, uncopied."""
     lengths = struct.unpack_from(f"<{frame.record_count}I", data, frame.body_from)
     start = frame.body_from + 4 * frame.record_count
+    term, sequence = frame.term, frame.sequence
     found = []
     for offset, length in enumerate(lengths):
-        found.append((Position(frame.term, frame.sequence, offset), data[start : start + length]))
+        found.append((Position(term, sequence, offset), data[start : start + length]))
         start += length
     return found
 
 
-def follows(last: Position, frame: Frame) -> bool:
-    """Whether `frame` may come directly after the record `last` in a chain: batches are counted from 0 in each term."""
-    if last != ORIGIN and frame.term == last.term:
+def follows(last: Position | Frame, frame: Frame) -> bool:
+    """Whether `frame` may come directly after `last` in a chain: batches are counted from 0 in each term."""
+    if frame.term == last.term:
         return frame.sequence == last.sequence + 1
     return frame.term > last.term and frame.sequence == 0

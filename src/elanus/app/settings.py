@@ -240,8 +240,8 @@ def markdown() -> str:
         "given by `--config` or `ELANUS_CONFIG` (a table per section), its environment variable, and the command line",
         "(`--set section.name=value`, or the flag of its own that the common ones have).",
         "",
-        "Two more variables are read: `ELANUS_CONFIG` names the TOML file, and `ELANUS_RUNTIME_DIR` the private folder for",
-        "the sockets of embedded helpers (default: `/tmp/elanus-<uid>`).",
+        "Two more variables are read: `ELANUS_CONFIG` names the TOML file, and `ELANUS_RUNTIME_DIR` the private folder",
+        "for the sockets of embedded helpers (default: `/tmp/elanus-<uid>`).",
     ]
     last = ""
     for setting in describe():

@@ -10,6 +10,8 @@ import asyncio
 import os
 from functools import partial
 
+from elanus.app import logs
+from elanus.app.metrics import ServerMetrics
 from elanus.app.settings import Settings
 from elanus.base.errors import Action, CorruptedError, ElanusError, InvariantError
 from elanus.base.events import Events, Level
@@ -52,13 +54,14 @@ class Standalone:
             cores=settings.compute.serving_threads or available_cores(),
             initialize_serving=initialize_thread,
         )
-        self.events = Events(self.doors.clock.now_ms, level=level)
+        self.events = Events(self.doors.clock.now_ms, level=level, sink=logs.sink(settings.logging))
+        self._metrics = ServerMetrics(self.fault)
         self.address = ""
 
     @classmethod
     async def start(cls, settings: Settings) -> Standalone:
         """Open the folder, recover, and serve. InUseError; CorruptedError naming the file; DiskFullError."""
-        folder = os.path.abspath(settings.storage.data)
+        folder = os.path.abspath(settings.storage.data)  # noqa: ASYNC240 - nobody is served yet
         os.makedirs(folder, exist_ok=True)
         lock = FolderLock.acquire(folder)
         try:
@@ -135,7 +138,7 @@ class Standalone:
 
     async def _listen(self) -> None:
         server = self._settings.server
-        self._wire = GrpcServer(self.proxy, self.doors, report=self._on_unexpected, observe=self._observe)
+        self._wire = GrpcServer(self.proxy, self.doors, report=self._on_unexpected, observe=self._metrics.observe)
         if server.unix_path:
             self.address = f"unix:{server.unix_path}"
             await self._wire.start((self.address,))
@@ -157,9 +160,6 @@ class Standalone:
         if broken and not self._failed.done():
             self._failed.set_exception(error)
 
-    def _observe(self, call: str, code: int, seconds: float) -> None:
-        pass
-
     def fault(self) -> str:
         """Why the server cannot serve; empty when it can."""
         if self._failed.done():
@@ -169,7 +169,7 @@ class Standalone:
 
     def metrics(self) -> bytes:
         """Prometheus text."""
-        return b""
+        return self._metrics.render()
 
     async def wait_failed(self) -> None:
         """Wait for a failure that ends the server, and raise it."""

@@ -25,7 +25,7 @@ from elanus.base.errors import Action, DiskFullError, ElanusError, FencedError, 
 from elanus.base.events import Events
 from elanus.meta.catalog import Stored, advance_replay, fetch, fetch_all, fetch_channel, owns, run
 from elanus.meta.manifests import Manifests
-from elanus.meta.records import COLLECTIONS, Collection, CollectionState, Pchannel, owner_key
+from elanus.meta.records import COLLECTIONS, LOADS, Collection, CollectionState, LoadRecord, Pchannel, owner_key
 from elanus.meta.store import Compare, Transaction
 from elanus.model.channel import Position, pchannel_of
 from elanus.model.errors import ChannelNotAvailableError
@@ -156,7 +156,9 @@ class StreamingNode:
         channel.own(term, writer)
 
     async def _load_shards(self, channel: Channel) -> None:
+        """Every shard of the channel; a read of a loaded one waits for its view."""
         manifests = Manifests(self._storage.doors, self._storage.meta, self._storage.objects)
+        loads = {stored.record.collection_id for stored in await fetch_all(self._storage.meta, LoadRecord, LOADS)}
         for stored in await fetch_all(self._storage.meta, Collection, COLLECTIONS):
             collection = stored.record
             if collection.state is not CollectionState.CREATED:
@@ -172,6 +174,7 @@ class StreamingNode:
                     replay_after = head.manifest.flushed_through
                 shard = Shard(head.manifest, collection.schema, committed=True, replay_after=replay_after)
                 shard.partition_ids.update(partition.partition_id for partition in collection.partitions)
+                shard.awaited = collection.collection_id in loads
                 channel.shards[vchannel] = shard
 
     async def _replay(self, channel: Channel, after: Position) -> None:

@@ -189,7 +189,7 @@ def _sequence(kind: type, make: Callable[[Any], Any], pairs: Sequence[_Pair] | N
     def pack(value: Any) -> Any:
         if type(value) is not kind:
             raise _refuse(value, kind.__name__)
-        items: Sequence[Any] = value
+        items: Any = value
         return [pair.pack(one) for pair, one in zip(chosen(items), items, strict=True)]
 
     def unpack(tree: Any) -> Any:

@@ -144,6 +144,8 @@ def test_a_folder_has_one_holder_who_is_named(tmp_path: Path) -> None:
         lock.check()
     FolderLock.acquire(str(tmp_path)).release()
     assert (tmp_path / "LOCK").exists()
+    with pytest.raises(StorageError):
+        FolderLock.acquire(str(tmp_path / "missing"))
 
 
 HOLD = """

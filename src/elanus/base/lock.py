@@ -17,7 +17,7 @@ import os
 import weakref
 from typing import Final
 
-from elanus.base.errors import InUseError
+from elanus.base.errors import InUseError, StorageError
 
 LOCK_FILE_NAME: Final = "LOCK"
 _PID_BYTES_MAX: Final = 32
@@ -36,10 +36,16 @@ class FolderLock:
 
     @classmethod
     def acquire(cls, folder: str) -> FolderLock:
-        """Lock an existing folder. InUseError, naming the holder's process id, if a live process has it."""
+        """Lock an existing folder.
+
+        InUseError, naming the holder's process id, if a live process has it; StorageError if it cannot be written.
+        """
         path = f"{folder}/{LOCK_FILE_NAME}"
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise StorageError(f"cannot lock {folder}: {error}") from error
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same_file(descriptor, path):

@@ -61,10 +61,9 @@ class LoopTasks:
 
     async def cancel_all(self) -> None:
         """Cancel every running task but the caller's and wait until all have ended."""
-        others = [task for task in self._running if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        if others:
+        while others := [task for task in self._running if task is not asyncio.current_task()]:
+            for task in others:
+                task.cancel()
             await asyncio.wait(others)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:

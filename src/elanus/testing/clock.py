@@ -129,14 +129,20 @@ def virtual_doors(seed: int = 0, *, files: Files | None = None, on_failure: OnFa
 
 
 def run(main: Callable[[Doors], Awaitable[T]], seed: int = 0, *, files: Files | None = None) -> T:
-    """Run `main(doors)` in virtual time. An unexpected failure of any spawned task is raised in the end."""
+    """Run `main(doors)` in virtual time. An unexpected failure of any spawned task is raised in the end, or at once if
+    everybody else waits for it in vain."""
     failures = Failures()
 
     async def outer() -> T:
         return await main(virtual_doors(seed, files=files, on_failure=failures))
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        result = runner.run(outer())
+        try:
+            result = runner.run(outer())
+        except Deadlock as deadlock:
+            if failures.errors:
+                raise failures.errors[0][1] from deadlock
+            raise
     if failures.errors:
         raise failures.errors[0][1]
     return result

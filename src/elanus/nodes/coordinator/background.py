@@ -166,7 +166,8 @@ class Background:
             token=self._doors.random.token(),
         )
         file = await self._data[0].build(task)
-        definitions = self._catalog.collections[collection.collection_id].record.indexes
+        stored = self._catalog.collections.get(collection.collection_id)
+        definitions = () if stored is None else stored.record.indexes
         if all(known.index_id != definition.index_id for known in definitions):
             return
         edit = ShardEdit(vchannel, add_index(entry.segment_id, file, definitions))

@@ -1,0 +1,87 @@
+"""A real server process for the drills: started without waiting, watched, killed, timed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ANNOUNCE_S_MAX = 60.0
+
+# Small sizes, so that flushes, index builds and merges go on all the time.
+BUSY = (
+    *("--set", "segment.flush_bytes_max=65536"),
+    *("--set", "segment.segment_bytes_max=1048576"),
+    *("--set", "segment.flush_idle_s=0.5"),
+    *("--set", "compaction.retention_ms=0"),
+    *("--set", "log.file_bytes_max=65536"),
+    *("--log-level", "info"),
+)
+
+
+class StartRefusedError(Exception):
+    """The server ended before it answered: exit code, what it said."""
+
+
+class DrillServer:
+    """`elanus serve` on a folder; on port 0 unless the flags say otherwise."""
+
+    def __init__(self, folder: Path, *flags: str, prefix: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.started_s = time.monotonic()
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the server
+        command = [*prefix, sys.executable, "-m", "elanus", "serve", "--data", str(folder)]
+        for flag, value in (("--port", "0"), ("--metrics-port", "-1")):
+            command += [] if flag in flags else [flag, value]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ELANUS_")}
+        self.process = subprocess.Popen(
+            [*command, *flags],
+            stdout=subprocess.PIPE,
+            stderr=self.said,
+            text=True,
+            start_new_session=True,
+            env=environment,
+        )
+        self.address = ""
+
+    def wait_ready(self) -> DrillServer:
+        """Until it has told its address."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        if " on " not in line:
+            self.process.wait(ANNOUNCE_S_MAX)
+            raise StartRefusedError(self.process.returncode, self.errors())
+        self.address = line.partition(" on ")[2].split(",")[0]
+        return self
+
+    @property
+    def uri(self) -> str:
+        """For MilvusClient."""
+        return f"http://{self.address}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return self.process.poll() is None
+
+    def errors(self) -> str:
+        """What it wrote to standard error so far."""
+        self.said.seek(0)
+        return self.said.read()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self.process.kill()
+        self.process.communicate()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.terminate()
+        try:
+            self.process.communicate(timeout=12)
+        finally:
+            self.process.kill()
+        return int(self.process.returncode)

@@ -2,7 +2,7 @@
 # The promise for a fresh machine, kept in a bare Debian of its own: with no Python, and with a Python that cannot make
 # environments, `make` says in one line what to install and stops within a second; with git, make and python3-venv,
 # `make demo` works, for a user who is not root, from a folder with a space in its name.
-# Needs root, debootstrap and the network; says so and leaves with success where these are missing.
+# KEEP=1 leaves the machine there to be looked at. Needs root, debootstrap and the network; says so and leaves with success where these are missing.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,7 +19,8 @@ inside() { # run as the user "tester" in the checkout
 }
 chmod 755 "$root"
 finish() {
-    umount "$root/proc" "$root/dev/shm" 2>/dev/null || true
+    [ -z "${KEEP:-}" ] || { echo "check_bare_root: kept $root"; return; }
+    umount "$root/proc" 2>/dev/null || true
     rm -rf "$root"
 }
 trap finish EXIT

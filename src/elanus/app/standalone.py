@@ -92,7 +92,7 @@ class Standalone:
     def _build_roles(self, folder: str) -> None:
         settings, doors = self._settings, self.doors
         threads = settings.compute.serving_threads or available_cores()
-        execution = Execution(doors.compute, threads)
+        execution = Execution(doors.compute, doors.random, threads)
         log = FileLog(
             doors,
             f"{folder}/wal",

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from elanus.base.doors import Compute
+from elanus.base.doors import Compute, Random
 from elanus.expr import Filter, parse_filter
 from elanus.index.contract import Found as Nearest
 from elanus.index.contract import RowMask
@@ -21,7 +21,7 @@ from elanus.model.columns import Column, Rows
 from elanus.model.reads import Found, Hits, ShardRead, VectorQuery
 from elanus.model.schema import CollectionSchema
 from elanus.model.types import Metric
-from elanus.search.masks import MaskCache, matching_rows, row_mask
+from elanus.search.masks import MaskCache, Masking, matching_rows, row_mask
 from elanus.search.reduce import empty_hits, merge_found, merge_hits
 from elanus.segment.reader import Reader, Visibility
 
@@ -33,10 +33,11 @@ PARALLEL_QUERIES_MIN: Final = 16
 class Execution:
     """Bound to the compute door and a number of serving threads; holds the mask cache."""
 
-    def __init__(self, compute: Compute, threads: int) -> None:
+    def __init__(self, compute: Compute, chance: Random, threads: int) -> None:
         self._compute = compute
         self._threads = threads
         self.masks = MaskCache()
+        self._masking = Masking(self.masks, chance)
 
     @staticmethod
     def larger_is_better(vector: VectorQuery) -> bool:
@@ -67,7 +68,7 @@ class Execution:
         return merge_hits(parts, query_count, vector.k, self.larger_is_better(vector))
 
     def _mask(self, reader: Reader, filter_: Filter, visibility: Visibility, field_id: int) -> RowMask | None:
-        mask = row_mask(reader, filter_, visibility, self.masks)
+        mask = row_mask(reader, filter_, visibility, self._masking)
         valid = reader.column(field_id).valid
         if valid is None:
             return mask
@@ -129,7 +130,7 @@ class Execution:
     def _query_one(
         self, reader: Reader, read: ShardRead, filter_: Filter, schema: CollectionSchema, visibility: Visibility
     ) -> Found:
-        rows = matching_rows(reader, filter_, visibility, schema, self.masks)
+        rows = matching_rows(reader, filter_, visibility, schema, self._masking)
         if read.count_only:
             return Found(row_count=len(rows), read_timestamp=visibility.timestamp)
         sorted_by_key = not reader.may_repeat_keys

@@ -8,11 +8,13 @@ everything the segment holds. Both live in one bounded cache, oldest use out fir
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
+from elanus.base.doors import Random
 from elanus.expr import Filter, evaluate, primary_key_values
 from elanus.index.contract import RowMask
 from elanus.model.columns import Mask, Rows
@@ -54,13 +56,21 @@ class MaskCache:
             self._bytes -= self._masks.pop(key).keep.nbytes
 
 
-def row_mask(reader: Reader, filter_: Filter, visibility: Visibility, cache: MaskCache | None) -> RowMask | None:
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """What masks are made with: a cache for sealed segments, and chance for `random_sample`."""
+
+    cache: MaskCache
+    chance: Random
+
+
+def row_mask(reader: Reader, filter_: Filter, visibility: Visibility, masking: Masking) -> RowMask | None:
     """The rows that are visible and pass; None when all do."""
-    if isinstance(reader, SealedSegment) and cache is not None and filter_.cache_key is not None:
-        return _sealed_mask(reader, filter_, visibility, cache)
+    if isinstance(reader, SealedSegment) and filter_.cache_key is not None:
+        return _sealed_mask(reader, filter_, visibility, masking.cache)
     mask = reader.visible(visibility)
     if filter_.root is not None:
-        kept = evaluate(filter_, reader)
+        kept = evaluate(filter_, reader, chance=masking.chance)
         mask = kept if mask is None else mask & kept
     return None if mask is None else RowMask.of(mask)
 
@@ -100,16 +110,16 @@ def _filter_mask(segment: SealedSegment, filter_: Filter, cache: MaskCache) -> M
 
 
 def matching_rows(
-    reader: Reader, filter_: Filter, visibility: Visibility, schema: CollectionSchema, cache: MaskCache | None
+    reader: Reader, filter_: Filter, visibility: Visibility, schema: CollectionSchema, masking: Masking
 ) -> Rows:
     """The rows that are visible and pass, ascending; by key lookup where the filter names its keys."""
     keys = primary_key_values(filter_, schema)
     if keys is None:
-        mask = row_mask(reader, filter_, visibility, cache)
+        mask = row_mask(reader, filter_, visibility, masking)
         return np.arange(reader.row_count) if mask is None else mask.rows
     rows = np.unique(reader.find(pa.array(keys, pa.large_string()) if isinstance(keys, list) else keys)[1])
     if len(rows) == 0:
         return rows
-    kept = evaluate(filter_, reader, rows)
+    kept = evaluate(filter_, reader, rows, masking.chance)
     visible = reader.visible(visibility, rows)
     return rows[kept if visible is None else kept & visible]

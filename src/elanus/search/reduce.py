@@ -29,10 +29,10 @@ def key_ranks(keys: Values) -> npt.NDArray[np.int64]:
 
 
 def merge_hits(parts: Sequence[Hits], query_count: int, limit: int, larger_is_better: bool) -> Hits:
-    """The best `limit` hits per query of several partial results, each key once."""
+    """The best `limit` hits per query of several partial results (at least one), each key once."""
+    read_timestamp = max(part.read_timestamp for part in parts)
+    searched_row_count = sum(part.searched_row_count for part in parts)
     parts = [part for part in parts if len(part.scores)] or list(parts[:1])
-    if not parts:
-        return empty_hits(query_count)
     queries = np.concatenate([np.repeat(np.arange(query_count), part.counts) for part in parts])
     scores = np.concatenate([part.scores for part in parts])
     keys = concatenate([part.keys for part in parts])
@@ -42,8 +42,8 @@ def merge_hits(parts: Sequence[Hits], query_count: int, limit: int, larger_is_be
         keys=keys.take(kept),
         scores=scores[kept],
         fields=_take_fields([part.fields for part in parts], kept),
-        read_timestamp=max(part.read_timestamp for part in parts),
-        searched_row_count=sum(part.searched_row_count for part in parts),
+        read_timestamp=read_timestamp,
+        searched_row_count=searched_row_count,
     )
 
 
@@ -72,7 +72,7 @@ def position_in_run(sorted_values: npt.NDArray[Any]) -> Rows:
 
 def merge_found(parts: Sequence[Found], limit: int) -> Found:
     """Rows of several partial queries in key order, each key once (the newest), at most `limit` (-1: all)."""
-    read_timestamp = max((part.read_timestamp for part in parts), default=0)
+    read_timestamp = max(part.read_timestamp for part in parts)
     read_position = max(part.read_position for part in parts)
     parts = [part for part in parts if part.row_count] or list(parts[:1])
     keys = concatenate([_keys_of(part) for part in parts])

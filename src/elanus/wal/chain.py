@@ -23,6 +23,7 @@ Race stories
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from elanus.base.doors import Files
@@ -76,17 +77,22 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A file read into memory: its sound frames, and where they stop."""
+    """A file read through, as far as its frames are sound."""
 
     header: FileHeader
     data: bytes
-    frames: tuple[Frame, ...]
     sound_bytes: int
+    mark: int
+    """Up to where the file is known to have been synced; 0 if nothing says so."""
+    marked_last: Position
+    """The last record below the mark."""
+    tail: tuple[Frame, ...]
+    """Batches from the mark on."""
 
     @property
-    def mark(self) -> int:
-        """Up to where the file is known to have been synced; 0 if nothing says so."""
-        return max((frame.synced_through for frame in self.frames), default=0)
+    def last(self) -> Position:
+        """The last record of all."""
+        return self.tail[-1].last if self.tail else self.marked_last
 
 
 class ChainReader:
@@ -141,15 +147,10 @@ class ChainReader:
     def _from_head(
         self, head: _Loaded, abandoned: list[FileName], names: list[FileName], replay_from: Position
     ) -> Recovery:
-        name, mark = head.header.name, head.mark
-        kept = [frame for frame in head.frames if frame.end <= mark and frame.record_count]
-        tail = tuple(frame for frame in head.frames if frame.end > mark and frame.record_count)
-        last = kept[-1].last if kept else head.header.last
+        name, mark, tail, last = head.header.name, head.mark, head.tail, head.marked_last
         link = Link(*name, mark) if mark else head.header.link
-        self._check_order(head)
-        end = tail[-1].last if tail else last
-        if replay_from > max(Position(end.term, end.sequence + 1), Position(name.term, 0)):
-            raise CorruptedError(f"{self._folder}: ends at {end}, below {replay_from}, from which it must be replayed")
+        if replay_from > max(Position(head.last.term, head.last.sequence + 1), Position(name.term, 0)):
+            raise CorruptedError(f"{self._folder}: ends at {head.last}, but is to be replayed from {replay_from}")
         older, older_bytes = self._verify_chain(head.header, replay_from)
         files = (*older, ChainFile(name, mark, head.header.last, last)) if mark else older
         used = {file.name for file in files}
@@ -174,11 +175,9 @@ class ChainReader:
         while header.link is not None and header.last >= replay_from:
             name, kept_bytes = header.link.name, header.link.kept_bytes
             loaded = self._load_kept(name, kept_bytes)
-            self._check_order(loaded)
-            last = next((frame.last for frame in reversed(loaded.frames) if frame.record_count), loaded.header.last)
-            if last != header.last:
-                raise CorruptedError(f"{self.path(name)}: ends at {last}, its successor says {header.last}")
-            found.append(ChainFile(name, kept_bytes, loaded.header.last, last))
+            if loaded.last != header.last:
+                raise CorruptedError(f"{self.path(name)}: ends at {loaded.last}, its successor says {header.last}")
+            found.append(ChainFile(name, kept_bytes, loaded.header.last, loaded.last))
             total += kept_bytes
             header = loaded.header
         return tuple(reversed(found)), total
@@ -196,11 +195,26 @@ class ChainReader:
         return loaded
 
     def _load(self, name: FileName, data: bytes) -> _Loaded | None:
+        """One pass over a file; only the frames after the newest mark are kept, so that memory stays small."""
         header = decode_file_header(data, name, self.pchannel)
         if header is None:
             return None
-        sound = tuple(frames(memoryview(data), FILE_HEADER_BYTES, name.seed(self.pchannel)))
-        return _Loaded(header, data, sound, sound[-1].end if sound else FILE_HEADER_BYTES)
+        sound_bytes, mark = FILE_HEADER_BYTES, 0
+        marked: Position | Frame = header.last
+        previous: Position | Frame = header.last
+        tail: deque[Frame] = deque()
+        for frame in frames(memoryview(data), FILE_HEADER_BYTES, name.seed(self.pchannel)):
+            if frame.record_count:
+                self._check_order(name, previous, frame)
+                previous = frame
+                tail.append(frame)
+            if frame.synced_through > mark:
+                mark = frame.synced_through
+                while tail and tail[0].end <= mark:
+                    marked = tail.popleft()
+            sound_bytes = frame.end
+        marked_last = marked.last if isinstance(marked, Frame) else marked
+        return _Loaded(header, data, sound_bytes, mark, marked_last, tuple(tail))
 
     def _refuse_damage_below_a_mark(self, loaded: _Loaded, proven: int) -> None:
         """Story 3; `proven` is how far newer files' links say that this one was synced."""
@@ -211,15 +225,9 @@ class ChainReader:
             place, synced = loaded.sound_bytes, max(mark, proven)
             raise CorruptedError(f"{self.path(name)}: damaged at offset {place}, below {synced} which was synced")
 
-    def _check_order(self, loaded: _Loaded) -> None:
-        last: Position | Frame = loaded.header.last
-        for frame in loaded.frames:
-            if not frame.record_count:
-                continue
-            if not follows(last, frame):
-                path = self.path(loaded.header.name)
-                raise CorruptedError(
-                    f"{path}: at offset {frame.place} batch {frame.term}.{frame.sequence} follows"
-                    f" {last.term}.{last.sequence}"
-                )
-            last = frame
+    def _check_order(self, name: FileName, last: Position | Frame, frame: Frame) -> None:
+        if not follows(last, frame):
+            raise CorruptedError(
+                f"{self.path(name)}: at offset {frame.place} batch {frame.term}.{frame.sequence} follows"
+                f" {last.term}.{last.sequence}"
+            )

@@ -21,11 +21,6 @@ def reduce_hits(parts: Sequence[Hits], query_count: int, limit: int, offset: int
         hits = parts[0]
     else:
         hits = merge_hits(parts, query_count, limit + offset, larger_is_better)
-        hits = msgspec.structs.replace(
-            hits,
-            read_timestamp=max(part.read_timestamp for part in parts),
-            searched_row_count=sum(part.searched_row_count for part in parts),
-        )
     return _without_first(hits, offset) if offset else hits
 
 

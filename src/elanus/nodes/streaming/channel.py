@@ -248,10 +248,9 @@ class Channel:
             unknown = set(np.unique(write.partition_ids).tolist()) - shard.partition_ids
             if unknown:
                 raise PartitionNotFoundError(sorted(unknown)[0])
-        if write.guard_timestamp is not None and write.batch is not None:
-            keys = write.batch.columns[shard.schema.primary.field_id]
-            if shard.written_since(keys, write.guard_timestamp):
-                raise WriteConflictError("a row of a partial upsert was written since it was read")
+        guard, victims = write.guard_timestamp, write.delete_keys
+        if guard is not None and victims is not None and shard.written_since(victims, guard):
+            raise WriteConflictError("a row of a partial upsert was written since it was read")
 
     def _check_change(self, pending: _Pending) -> bool:
         change = pending.change

@@ -96,7 +96,7 @@ class StreamingNode:
         self._events = events
         self._channels: dict[str, _Owned] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._flushing: set[str] = set()
+        self._flush_through: dict[str, Position] = {}
         self._idling: set[str] = set()
 
     def connect(self, coordinator: Coordinator, nodes: Mapping[int, Query]) -> None:
@@ -238,9 +238,8 @@ class StreamingNode:
     # --- sealing ----------------------------------------------------------------------------------------------------
     async def flush(self, vchannel: str) -> FlushReply:
         shard = self._owned(vchannel).channel.shard(vchannel)
-        reply = FlushReply(shard.last_timestamp, shard.last_position)
-        self._start_flush(vchannel)
-        return reply
+        self._start_flush(shard)
+        return FlushReply(shard.last_timestamp, shard.last_position)
 
     def check_room(self, shard: Shard) -> None:
         """Refuse a write for want of memory or disk, before it is stamped."""
@@ -253,7 +252,7 @@ class StreamingNode:
         """Seal what is full; make sure that what stays small is sealed some day."""
         for shard in shards:
             if self._is_full(shard) or shard.deletes.count >= self._limits.deletes_max:
-                self._start_flush(shard.vchannel)
+                self._start_flush(shard)
             elif shard.vchannel not in self._idling and shard.has_unflushed:
                 self._idling.add(shard.vchannel)
                 self._storage.doors.tasks.spawn(self._flush_when_idle(shard), name=f"idle {shard.vchannel}")
@@ -265,12 +264,14 @@ class StreamingNode:
             await self._storage.doors.clock.sleep(self._limits.growing_idle_s)
         self._idling.discard(shard.vchannel)
         if shard.has_unflushed and not shard.dropped:
-            self._start_flush(shard.vchannel)
+            self._start_flush(shard)
 
-    def _start_flush(self, vchannel: str) -> None:
-        if vchannel not in self._flushing:
-            self._flushing.add(vchannel)
-            self._storage.doors.tasks.spawn(self._flush_all(vchannel), name=f"flush {vchannel}")
+    def _start_flush(self, shard: Shard) -> None:
+        """See to it that everything applied so far is sealed; one task per shard does it."""
+        running = shard.vchannel in self._flush_through
+        self._flush_through[shard.vchannel] = shard.last_position
+        if not running:
+            self._storage.doors.tasks.spawn(self._flush_all(shard.vchannel), name=f"flush {shard.vchannel}")
 
     async def _flush_all(self, vchannel: str) -> None:
         """Flush until nothing that was asked for is left, then release the log below."""
@@ -278,16 +279,17 @@ class StreamingNode:
             while not await self._flush_once(vchannel):
                 await self._storage.doors.clock.sleep(FLUSH_RETRY_S)
         finally:
-            self._flushing.discard(vchannel)
+            del self._flush_through[vchannel]
 
     async def _flush_once(self, vchannel: str) -> bool:
         """One attempt at everything a flush entails; False when it should be repeated later."""
         try:
             owned = self._owned(vchannel)
             shard = owned.channel.shard(vchannel)
-            while await self._flusher.flush(shard, owned.guard, owned.channel.term) is not None:
-                if not self._is_full(shard):
-                    break
+            if not shard.committed:
+                return False
+            while shard.manifest.flushed_through < self._flush_through[vchannel] and not shard.dropped:
+                await self._flusher.flush(shard, owned.guard, owned.channel.term)
             await self._flusher.settle(shard, owned.guard)
             await self._release_log(owned)
         except ElanusError as error:
@@ -295,7 +297,7 @@ class StreamingNode:
                 raise
             self._events.warning("flush.failed", shard=vchannel, error=error.message)
             return error.action not in (Action.RETRY, Action.UNKNOWN)
-        return True
+        return shard.dropped or shard.manifest.flushed_through >= self._flush_through[vchannel]
 
     def _is_full(self, shard: Shard) -> bool:
         return shard.active.size_bytes >= self._limits.growing_bytes_max

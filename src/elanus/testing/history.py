@@ -1,0 +1,134 @@
+"""What happened, noted where it happens: the records of a log and the objects of a store, over all lives of a world.
+
+`LogHistory` holds every record that was durable: acknowledged by an append, or read back by an opener. A position that
+shows another content than before raises at once, and so does a replay that lacks a record. `ObjectHistory` raises when
+a path gets a second content. Both are the truth that `testing.invariants` compares a running world with.
+"""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_right, insort
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+from elanus.model.channel import Position
+from elanus.objects.store import Data, ObjectStore, buffers
+from elanus.wal.log import Confirm, Log, Writer
+
+if TYPE_CHECKING:
+    from elanus.wal.log import Payload
+
+
+class BrokenPromise(AssertionError):
+    """A store did what its port says it never does."""
+
+
+class LogHistory:
+    """Durable records by pchannel and position."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, dict[Position, bytes]] = {}
+        self._order: dict[str, list[Position]] = {}
+
+    def positions(self, pchannel: str) -> list[Position]:
+        """All positions ever durable, in log order."""
+        return self._order.setdefault(pchannel, [])
+
+    def note(self, pchannel: str, position: Position, data: bytes) -> None:
+        """A record is durable."""
+        known = self.records.setdefault(pchannel, {})
+        if known.setdefault(position, data) != data:
+            raise BrokenPromise(f"T3: {pchannel} {position} has two contents")
+        order = self.positions(pchannel)
+        at = bisect_right(order, position)
+        if at == 0 or order[at - 1] != position:
+            insort(order, position)
+
+
+class _RecordingWriter:
+    """A writer whose acknowledged records are noted."""
+
+    def __init__(self, writer: Writer, pchannel: str, history: LogHistory) -> None:
+        self._writer = writer
+        self._pchannel = pchannel
+        self._history = history
+        self.term = writer.term
+        self.report = writer.report
+
+    @property
+    def end(self) -> Position:
+        return self._writer.end
+
+    async def append(self, records: Sequence[Payload]) -> Position:
+        first = await self._writer.append(records)
+        for offset, record in enumerate(records):
+            self._history.note(self._pchannel, first._replace(offset=offset), bytes(memoryview(record)))
+        return first
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+
+class RecordingLog:
+    """`log.Log` that notes what is durable."""
+
+    def __init__(self, log: Log, history: LogHistory) -> None:
+        self._log = log
+        self._history = history
+
+    async def open(self, pchannel: str, term: int, replay_from: Position, confirm: Confirm) -> Writer:
+        writer = await self._log.open(pchannel, term, replay_from, confirm)
+        return _RecordingWriter(writer, pchannel, self._history)
+
+    async def read(self, pchannel: str, after: Position) -> AsyncIterator[tuple[Position, memoryview]]:
+        known = list(self._history.positions(pchannel))
+        seen = []
+        async for position, data in self._log.read(pchannel, after):
+            seen.append(position)
+            self._history.note(pchannel, position, bytes(data))
+            yield position, data
+        missing = set(known[bisect_right(known, after) :]) - set(seen)
+        if missing:
+            raise BrokenPromise(f"T3: {pchannel} lost acknowledged records: {sorted(missing)[:3]}")
+
+    async def truncate(self, pchannel: str, before: Position) -> None:
+        await self._log.truncate(pchannel, before)
+
+
+class ObjectHistory:
+    """Contents of all objects ever put: key to CRC-32 and size."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, tuple[int, int]] = {}
+        self.deleted: set[str] = set()
+
+    def note(self, key: str, data: Data) -> None:
+        """An object is about to be put."""
+        state = size = 0
+        for view in buffers(data):
+            state, size = zlib.crc32(view, state), size + view.nbytes
+        if self.contents.setdefault(key, (state, size)) != (state, size):
+            raise BrokenPromise(f"T9: {key} gets a second content")
+
+
+class RecordingObjects:
+    """`store.ObjectStore` that notes what is put and deleted."""
+
+    def __init__(self, store: ObjectStore, history: ObjectHistory) -> None:
+        self._store = store
+        self._history = history
+        self.get = store.get
+        self.get_range = store.get_range
+        self.list = store.list
+        self.stat = store.stat
+        self.map = store.map
+        self.local_path = store.local_path
+
+    async def put(self, key: str, data: Data) -> None:
+        self._history.note(key, data)
+        await self._store.put(key, data)
+
+    async def delete(self, key: str) -> None:
+        self._history.deleted.add(key)
+        await self._store.delete(key)

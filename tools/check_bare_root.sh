@@ -2,7 +2,8 @@
 # The promise for a fresh machine, kept in a bare Debian of its own: with no Python, and with a Python that cannot make
 # environments, `make` says in one line what to install and stops within a second; with git, make and python3-venv,
 # `make demo` works, for a user who is not root, from a folder with a space in its name.
-# KEEP=1 leaves the machine there to be looked at. Needs root, debootstrap and the network; says so and leaves with success where these are missing.
+# Needs root, debootstrap and the network; says so and leaves with success where these are missing. KEEP=1 leaves the
+# machine there to be looked at.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.slow
 
 IDLE_EXIT_S = 1.0
 END_S_MAX = 20.0
+KILLS = 5
+KILL_PAUSE_S = 1.5
 
 
 @pytest.fixture(autouse=True)
@@ -112,15 +114,17 @@ def test_no_acknowledged_row_is_lost_and_no_write_is_repeated(folder: Path) -> N
     stop = threading.Event()
 
     def kill_now_and_then() -> None:
-        while not stop.wait(0.7):
+        for _ in range(KILLS):
+            stop.wait(KILL_PAUSE_S)
             with contextlib.suppress(OSError, ValueError):
                 os.kill(helper_pid(folder), signal.SIGKILL)
+        stop.set()
 
     killer = threading.Thread(target=kill_now_and_then)
     killer.start()
     acknowledged = unknown = 0
     try:
-        for _ in range(150):
+        while not stop.is_set():
             try:
                 acknowledged += client.insert("notes", [{"vector": [1.0, 2.0]}])["insert_count"]
             except pymilvus.MilvusException as error:

@@ -91,7 +91,7 @@ def connect(path: str | os.PathLike[str], **options: Any) -> Any:
             ("grpc.max_receive_message_length", -1),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", 100),
             ("grpc.enable_http_proxy", 0),
         ],
     )

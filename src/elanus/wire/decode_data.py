@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
 from elanus.model.columns import NUMPY_DTYPES
 from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
@@ -178,7 +179,7 @@ def placeholders(group: bytes) -> tuple[npt.NDArray[Any], DataType]:
     """
     kind, raw = _uniform(group) or (None, None)
     if kind is None or raw is None:
-        message = messages().PlaceholderGroup.FromString(group)
+        message = _placeholder_group(group)
         if len(message.placeholders) != 1:
             raise BadParameterError("a search takes exactly one placeholder")
         placeholder = message.placeholders[0]
@@ -189,6 +190,13 @@ def placeholders(group: bytes) -> tuple[npt.NDArray[Any], DataType]:
     if raw.shape[1] % np.dtype(NUMPY_DTYPES[data_type]).itemsize:
         raise RequestError(f"a query of {raw.shape[1]} bytes is no {data_type.label}")
     return raw.view(NUMPY_DTYPES[data_type]), data_type
+
+
+def _placeholder_group(group: bytes) -> Any:
+    try:
+        return messages().PlaceholderGroup.FromString(group)
+    except DecodeError as error:
+        raise BadParameterError("the placeholder group is not one") from error
 
 
 _DENSE_TYPES: Final = frozenset(

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from elanus.model.errors import BadParameterError, UnsupportedError
 from elanus.model.schema import CollectionSchema, FieldSchema, FunctionSchema
 from elanus.model.types import DataType
@@ -69,7 +71,10 @@ def flat_params(message: Iterable[Any]) -> dict[str, str]:
 # --- into values ----------------------------------------------------------------------------------------------------
 def decode_schema(data: bytes) -> CollectionSchema:
     """The serialized `CollectionSchema` of a create call: field ids are not taken over."""
-    message = messages().CollectionSchema.FromString(data)
+    try:
+        message = messages().CollectionSchema.FromString(data)
+    except DecodeError as error:
+        raise BadParameterError("the schema is not a CollectionSchema") from error
     if message.struct_array_fields:
         raise UnsupportedError("struct array fields")
     if message.enable_namespace:

@@ -21,9 +21,12 @@ from elanus.segment.sealed import SealedSegment
 
 
 def sealed_rows(
-    parts: Sequence[GrowingReader], partition_id: int, schema: CollectionSchema, purge_before: int
+    parts: Sequence[GrowingReader], partition_id: int, schema: CollectionSchema, timestamp: int, purge_before: int
 ) -> SegmentData | None:
-    """The rows of one partition out of growing segments; None when none is left."""
+    """The rows of one partition out of growing segments, with the deletes up to `timestamp`; None when none is left.
+
+    Deletes that arrive while this runs are above it. They are left out, so that no mark lies above what the manifest
+    covers."""
     pieces: list[SegmentData] = []
     for part in parts:
         segment, count = part.segment, part.row_count
@@ -32,6 +35,7 @@ def sealed_rows(
             continue
         columns = {field.field_id: segment.column(field.field_id, count).take(rows) for field in schema.fields}
         deleted_at = segment.deleted_at(count)[rows]
+        deleted_at[deleted_at > np.uint64(timestamp)] = TIMESTAMP_MAX
         pieces.append(SegmentData(Batch(len(rows), columns), segment.timestamps(count)[rows], deleted_at))
     return _sorted(pieces, schema, purge_before, 0)
 

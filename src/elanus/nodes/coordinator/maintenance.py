@@ -118,7 +118,8 @@ def replace_segments(
             manifest,
             segments=segments,
             deletes=tuple(file for file in manifest.deletes if file.through > folded),
-            readable_from=max(manifest.readable_from, purge_before),
+            # Nothing deleted is above what the manifest covers, so that a pinned read of an idle shard stays possible.
+            readable_from=max(manifest.readable_from, min(purge_before, manifest.timestamp_max)),
         )
 
     return edit

@@ -7,7 +7,9 @@ on the newest manifest at each attempt: this term still owns the channel, and fl
 (so that a replayed or superseded flush cannot add the same rows again).
 
 Deletes that hit growing rows are marks in the new segments; the delete file is for older segments and is left out when
-there are none. A mark later than n that slips in while files are encoded is true as well, and is applied again later.
+there are none. Rows deleted longer ago than the retention are left out, and the manifest says from which timestamp on
+that makes no difference. It is never above the last timestamp covered, so that a read pinned to what the shard has just
+answered stays possible however long the shard has been idle.
 
 Afterwards the log is needed only above the *previous* manifest's flushed_through. A shard that falls idle commits its
 manifest once more, unchanged, so that it does not hold the whole channel's log.
@@ -19,6 +21,7 @@ import asyncio
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from elanus.base.doors import Doors
 from elanus.base.errors import FencedError
@@ -57,6 +60,13 @@ class _Work:
     intent_id: int
     readers: tuple[GrowingReader, ...]
     deletes: Deletes | None
+    purge_before: int
+
+    @property
+    def last_purged(self) -> int:
+        """The newest delete of a row that is left out; 0 when none is."""
+        marks = [reader.segment.deleted_at(reader.row_count) for reader in self.readers]
+        return max((int(one[one <= np.uint64(self.purge_before)].max(initial=0)) for one in marks), default=0)
 
 
 class Flusher:
@@ -92,7 +102,9 @@ class Flusher:
         after = shard.manifest.flushed_through
         readers = tuple(segment.reader() for segment in shard.sealing if segment.last_position > after)
         deletes = shard.deletes.between(after, shard.last_position)
-        return _Work(after, shard.last_position, shard.last_timestamp, shard.intent_id, readers, deletes)
+        retained_from = compose(max(0, self._storage.doors.clock.now_ms() - self._retention_ms))
+        purge_before = min(retained_from, shard.last_timestamp)
+        return _Work(after, shard.last_position, shard.last_timestamp, shard.intent_id, readers, deletes, purge_before)
 
     async def _commit(self, shard: Shard, guard: Compare, edit: Edit) -> Manifest | None:
         storage = self._storage
@@ -112,10 +124,9 @@ class Flusher:
             - shard.dropped_partitions
         )
         entries = []
-        purge_before = compose(max(0, self._storage.doors.clock.now_ms() - self._retention_ms))
         for partition_id in partition_ids:
             data = await self._storage.doors.compute.run_background(
-                sealed_rows, work.readers, partition_id, shard.schema, purge_before
+                sealed_rows, work.readers, partition_id, shard.schema, work.timestamp, work.purge_before
             )
             if data is None:
                 continue
@@ -144,6 +155,7 @@ def _flush_edit(work: _Work, entries: tuple[SegmentEntry, ...], delete_file: Del
             term=term,
             flushed_through=work.through,
             timestamp_max=max(manifest.timestamp_max, work.timestamp),
+            readable_from=max(manifest.readable_from, work.last_purged),
             intent_id=max(manifest.intent_id, work.intent_id),
             segments=manifest.segments + kept,
             deletes=manifest.deletes if delete_file is None else (*manifest.deletes, delete_file),

@@ -199,9 +199,8 @@ class Shard:
         self._drop_through(manifest.flushed_through)
 
     def _drop_through(self, position: Position) -> None:
-        for segment in self.sealing:
-            if segment.last_position <= position:
-                self._dropped_through = max(self._dropped_through, segment.last_position)
+        """Forget rows and deletes that a manifest through `position` holds; from then on no older one can be served."""
+        self._dropped_through = max(self._dropped_through, position)
         self.sealing = [segment for segment in self.sealing if segment.last_position > position]
         self.deletes.drop_through(position)
 
@@ -233,7 +232,8 @@ class Shard:
         for segment in self.growing():
             if segment.last_position > self.manifest.flushed_through:
                 for partition_id, rows in segment.row_counts().items():
-                    counts[partition_id] = counts.get(partition_id, 0) + rows
+                    if partition_id not in self.dropped_partitions:
+                        counts[partition_id] = counts.get(partition_id, 0) + rows
         served = -1 if self.view is None else self.view.manifest.version
         pinned = [view.manifest.version for view in self._old_views if view.is_pinned]
         return ShardStatus(

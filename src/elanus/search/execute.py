@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from elanus.base.doors import Compute, Random
@@ -62,7 +63,7 @@ class Execution:
             keys = readers[0].keys if readers else None
             hits = empty_hits(query_count, keys)
             fields = {fid: readers[0].column(fid).slice(0, 0) for fid in read.output_field_ids} if readers else {}
-            return Hits(counts=hits.counts, keys=hits.keys, scores=hits.scores, fields=fields)
+            return msgspec.structs.replace(hits, fields=fields, read_timestamp=visibility.timestamp)
         if len(parts) == 1:
             return parts[0]
         return merge_hits(parts, query_count, vector.k, self.larger_is_better(vector))

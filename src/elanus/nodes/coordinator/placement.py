@@ -105,7 +105,7 @@ class Placement:
         ]
         for done, entry in enumerate(wanted):
             self._progress[collection.collection_id] = (done, len(wanted))
-            await self._load(collection, state, entry)
+            await self._load(collection, state, manifest, entry)
         locations = {entry.segment_id: state.locations[entry.segment_id] for entry in wanted}
         target = ShardTarget(manifest=manifest, loaded=True, locations=locations, partition_ids=load.partition_ids)
         await owner.set_target(target)
@@ -114,18 +114,18 @@ class Placement:
         status = await owner.status(manifest.vchannel)
         return await self._release(state, {entry.segment_id for entry in wanted}, status)
 
-    async def _load(self, collection: Collection, state: ShardState, entry: SegmentEntry) -> None:
-        """Load the segment, or bring it up to this manifest's indexes and deletes."""
+    async def _load(self, collection: Collection, state: ShardState, manifest: Manifest, entry: SegmentEntry) -> None:
+        """Load the segment, or bring it up to this manifest's indexes and deletes.
+
+        `state.manifest` may move on meanwhile, and a newer one no longer names the deletes that a segment it replaced
+        has not folded in."""
         segment_id = entry.segment_id
         known = state.loaded_entries.get(segment_id)
-        if known == entry and state.deletes_version == state.manifest.version:
+        if known == entry and state.deletes_version == manifest.version:
             return
         node_id = state.locations.get(segment_id) or self._choose_node()
-        await self._query_nodes[node_id].load(
-            SegmentLoad(
-                vchannel=state.manifest.vchannel, entry=entry, schema=collection.schema, manifest=state.manifest
-            )
-        )
+        load = SegmentLoad(vchannel=manifest.vchannel, entry=entry, schema=collection.schema, manifest=manifest)
+        await self._query_nodes[node_id].load(load)
         state.locations[segment_id] = node_id
         state.loaded_entries[segment_id] = entry
 
@@ -140,7 +140,7 @@ class Placement:
     async def _release(self, state: ShardState, wanted: set[int], status: ShardStatus | None) -> bool:
         """Release segments that no served or pinned view names; False when some are still pinned."""
         surplus = [segment_id for segment_id in state.locations if segment_id not in wanted]
-        if surplus and status is not None and status.pinned_version < state.manifest.version:
+        if surplus and status is not None and status.pinned_version < state.served_version:
             return False
         for segment_id in surplus:
             await self._query_nodes[state.locations.pop(segment_id)].release((segment_id,))

@@ -32,6 +32,11 @@ EF_MARGIN: Final = 1.5
 """Factor on the calibrated ef: real queries are harder than samples of the data."""
 EF_PER_RANK_FALLBACK: Final = 3.0
 
+HALF_SAMPLE_ROWS: Final = 4096
+HALF_PROBES: Final = 256
+HALF_VALUE_MAX: Final = 60000.0
+HALF_RATIO_MIN: Final = 20.0
+
 SEARCH_US: Final = 40.0
 EF_US: Final = 0.3
 EF_DIMENSION_US: Final = 0.005
@@ -124,14 +129,10 @@ class Hnsw(Declaration):
 
     def build(self, resolved: ResolvedIndex, vectors: Floats, threads: int) -> Sequence[memoryview]:
         """The graph over all vectors, calibrated."""
-        faiss = library()
         metric = resolved.metric or Metric.COSINE
         values = normalised(vectors) if metric is Metric.COSINE else np.ascontiguousarray(vectors, np.float32)
         with threads_set(threads):
-            index = faiss.IndexHNSWFlat(values.shape[1], resolved.params["M"], faiss_metric(metric))
-            index.hnsw.efConstruction = resolved.params["efConstruction"]
-            if len(values):
-                index.add(values)
+            index = _graph(values, faiss_metric(metric), resolved.params)
             efforts = self._calibrated(index, values, metric)
         trailer = Trailer(self.name, metric, len(values), values.shape[1], resolved.params, efforts)
         return write(index, trailer)
@@ -147,6 +148,42 @@ class Hnsw(Declaration):
         # Values are normalised already, so inner product orders them as the cosine does.
         plain = Metric.IP if metric is Metric.COSINE else metric
         return calibrate(search, values, plain, lambda rank: [math.ceil(rank * ratio) for ratio in EF_RATIOS])
+
+
+def _graph(values: Floats, metric: int, params: Mapping[str, int]) -> Any:
+    """The index over float32 values. Building reads vectors at random, so that memory bandwidth is what it costs; where
+    half precision tells neighbours apart as well, the graph is built over halves and then given the floats."""
+    faiss = library()
+    index = faiss.IndexHNSWFlat(values.shape[1], params["M"], metric)
+    index.hnsw.efConstruction = params["efConstruction"]
+    if not len(values):
+        return index
+    if not _half_is_enough(values):
+        index.add(values)
+        return index
+    halves = faiss.IndexHNSWSQ(values.shape[1], faiss.ScalarQuantizer.QT_fp16, params["M"], metric)
+    halves.hnsw.efConstruction = params["efConstruction"]
+    halves.train(values)
+    halves.add(values)
+    index.hnsw = halves.hnsw
+    index.storage.add(values)
+    index.ntotal = len(values)
+    return index
+
+
+def _half_is_enough(values: Floats) -> bool:
+    """Whether rounding to half precision moves vectors by much less than what lies between them and their nearest
+    neighbours, judged on a sample."""
+    step = max(1, len(values) // HALF_SAMPLE_ROWS)
+    sample = np.ascontiguousarray(values[::step][:HALF_SAMPLE_ROWS])
+    if len(sample) < 2 or not np.abs(sample).max() < HALF_VALUE_MAX or not np.abs(values).max() < HALF_VALUE_MAX:
+        return False
+    moved = np.linalg.norm(sample - sample.astype(np.float16).astype(np.float32), axis=1)
+    flat = library().IndexFlatL2(values.shape[1])
+    flat.add(sample)
+    squares, _ = flat.search(sample[:HALF_PROBES], 2)
+    apart = np.sqrt(np.maximum(squares[:, 1], 0))
+    return bool(np.quantile(apart, 0.05) > HALF_RATIO_MIN * moved.max())
 
 
 def _parameters(ef: int, chosen: Any) -> Any:

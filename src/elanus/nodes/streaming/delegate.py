@@ -142,6 +142,9 @@ class Delegator:
             await self._clock.sleep(_POLL_S)
         self._channel.stamps.raise_floor(timestamp)
         await self._channel.settle()
+        if not self._channel.is_owned:
+            # A batch of unknown outcome may be stamped below; only a replay tells.
+            raise UnavailableError(f"{self._channel.pchannel} lost its log; it is being opened again")
         shard.last_timestamp = max(shard.last_timestamp, timestamp)
 
     async def _read_once(
@@ -166,12 +169,14 @@ class Delegator:
                 partition_ids=visibility.partition_ids,
                 dropped_partition_ids=visibility.dropped_partitions,
             )
+            # Taken before the first await: once a newer view is served, the shard forgets what its manifest holds.
+            unsent = {node_id: self._unsent_deletes(shard, view, node_id, through) for node_id in by_node}
             parts: list[R] = []
             if readers or not by_node:
                 parts.append(await growing(shard, readers, narrowed, visibility))
             for node_id, segment_ids in by_node.items():
                 node = self._node(node_id)
-                await self._send_deletes(shard, view, node_id, segment_ids, through)
+                await self._send_deletes(view, node_id, unsent[node_id])
                 request = SegmentRead(segment_ids=segment_ids, deletes_through=through, read=narrowed)
                 try:
                     parts.append(await sealed(node, request))
@@ -187,17 +192,13 @@ class Delegator:
         return node
 
     # --- deletes to query nodes -------------------------------------------------------------------------------------
-    async def _send_deletes(
-        self, shard: Shard, view: View, node_id: int, segment_ids: tuple[int, ...], through: Position
-    ) -> None:
-        sent_key = (node_id, shard.vchannel, view.manifest.version)
-        after = self._sent.get(sent_key, view.manifest.flushed_through)
-        if through <= after:
-            return
-        deletes = shard.deletes.between(after, through)
+    def _unsent_deletes(self, shard: Shard, view: View, node_id: int, through: Position) -> DeleteRange | None:
+        """What the node was not yet sent of the deletes up to `through` that the view's manifest does not hold."""
+        after = self._sent.get((node_id, shard.vchannel, view.manifest.version), view.manifest.flushed_through)
+        deletes = shard.deletes.between(after, through) if through > after else None
         if deletes is None:
-            return
-        batch = DeleteRange(
+            return None
+        return DeleteRange(
             vchannel=shard.vchannel,
             after=after,
             through=through,
@@ -205,9 +206,14 @@ class Delegator:
             timestamps=deletes.timestamps,
             partition_ids=deletes.partition_ids,
         )
-        await self._node(node_id).apply_deletes(batch, tuple(view.locations))
-        self._sent = {key: at for key, at in self._sent.items() if key[:2] != sent_key[:2]}
-        self._sent[sent_key] = through
+
+    async def _send_deletes(self, view: View, node_id: int, deletes: DeleteRange | None) -> None:
+        if deletes is None:
+            return
+        await self._node(node_id).apply_deletes(deletes, tuple(view.locations))
+        shard_key = (node_id, deletes.vchannel)
+        self._sent = {key: at for key, at in self._sent.items() if key[:2] != shard_key}
+        self._sent[(*shard_key, view.manifest.version)] = deletes.through
 
     async def _catch_up(self, shard: Shard, view: View, node_id: int, segment_ids: tuple[int, ...]) -> None:
         """Let a node that lacks deletes read them from the manifest's files; the next attempt sends the rest."""

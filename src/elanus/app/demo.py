@@ -79,6 +79,7 @@ def load_tools() -> Tools:
     import pyarrow.parquet
     import pymilvus
     import rich.console
+    import rich.markup
     import rich.progress
     import rich.table
 
@@ -180,7 +181,8 @@ def ask(tools: Tools, client: Any, question: tuple[str, Any], condition: str) ->
         search_params={"params": {"ef": 64}},
     )[0]
     took_ms = (time.monotonic() - begun) * 1000
-    title = f"[bold]{text}[/]" + (f"   where [cyan]{condition.replace('[', chr(92) + '[')}[/]" if condition else "")
+    escape = tools.rich.markup.escape
+    title = f"[bold]{escape(text)}[/]" + (f"   where [cyan]{escape(condition)}[/]" if condition else "")
     table = tools.rich.table.Table(box=None, show_header=False, padding=(0, 1, 0, 2), expand=True)
     for share in (None, 3, None, None, 5):
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=share)
@@ -191,7 +193,7 @@ def ask(tools: Tools, client: Any, question: tuple[str, Any], condition: str) ->
             f"[green]{entity['package']}[/]",
             entity["section"],
             f"{entity['installed_size_kb']:,} kB",
-            entity["description"].replace("[", "\\["),
+            escape(entity["description"]),
         )
     tools.console.print(f"{title}   [dim]{took_ms:.1f} ms[/]", soft_wrap=True)
     tools.console.print(table)

@@ -21,6 +21,7 @@ from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.outputs import Outputs, expanded
+from elanus.nodes.proxy.values import check_finite
 
 _CONTROL_KEYS: Final = frozenset(
     [
@@ -281,6 +282,8 @@ def checked_queries(field: FieldSchema, request: SearchRequest) -> np.ndarray:
             f"vector dimension mismatch, expected vector size(byte) {width * queries.dtype.itemsize}, "
             f"actual {queries[:1].nbytes}."
         )
+    if kind is DataType.FLOAT_VECTOR:
+        check_finite(queries)
     return queries
 
 

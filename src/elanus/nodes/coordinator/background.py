@@ -137,7 +137,11 @@ class Background:
         manifest = state.manifest
         manual = self._manual.pop(vchannel, [])
         for compaction_id, inputs in manual:
-            await self._run_compaction(collection, manifest, inputs, compaction_id)
+            try:
+                await self._run_compaction(collection, manifest, inputs, compaction_id)
+            except ElanusError as error:
+                # Counted as failed; the others of the same request go on.
+                self._events.warning("background.compaction_failed", shard=vchannel, error=error.message)
         if manual:
             return True
         policy = CompactionPolicy(self._limits.segment_bytes_max, merge_count_min=2 if calm else 4)

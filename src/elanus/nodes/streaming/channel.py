@@ -106,6 +106,7 @@ class Channel:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._in_flight: asyncio.Event | None = None
         self._appender: Job | None = None
 
     # --- ownership --------------------------------------------------------------------------------------------------
@@ -198,6 +199,14 @@ class Channel:
         batch = [pending for pending in self._take_batch() if self._admit(pending)]
         if not batch:
             return
+        self._in_flight = asyncio.Event()
+        try:
+            await self._append_batch(writer, batch)
+        finally:
+            self._in_flight.set()
+            self._in_flight = None
+
+    async def _append_batch(self, writer: Writer, batch: list[_Pending]) -> None:
         records = [self._stamp(pending) for pending in batch]
         try:
             first = await writer.append([encode_record(record) for record in records])
@@ -303,9 +312,9 @@ class Channel:
             shard.apply(record, position)
 
     async def settle(self) -> None:
-        """Wait until everything stamped so far is applied."""
-        while not self._idle.is_set():
-            await self._idle.wait()
+        """Wait until everything stamped so far is applied, or its batch has failed."""
+        if self._in_flight is not None:
+            await self._in_flight.wait()
 
 
 def _answer(pending: _Pending, outcome: WriteReply | ElanusError) -> None:

@@ -288,10 +288,15 @@ class StreamingNode:
             shard = owned.channel.shard(vchannel)
             if not shard.committed:
                 return False
+            term = owned.channel.term
             while shard.manifest.flushed_through < self._flush_through[vchannel] and not shard.dropped:
                 await self._flusher.flush(shard, owned.guard, owned.channel.term)
             await self._flusher.settle(shard, owned.guard)
             await self._release_log(owned)
+        except FencedError as error:
+            self._events.warning("flush.failed", shard=vchannel, error=error.message)
+            # Fenced by this node's own next term, which opens or has opened: that one flushes what is left.
+            return owned.channel.is_owned and owned.channel.term == term
         except ElanusError as error:
             if error.action is Action.CORRUPTED:
                 raise

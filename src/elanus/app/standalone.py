@@ -10,6 +10,8 @@ import asyncio
 import os
 from functools import partial
 
+import pyarrow as pa
+
 from elanus.app import logs
 from elanus.app.metrics import ServerMetrics
 from elanus.app.settings import Settings
@@ -78,6 +80,7 @@ class Standalone:
         self.objects: PosixObjectStore = await open_posix(self.doors, f"{folder}/objects")
         await self._check_cluster_id()
         initialize_thread()
+        pa.set_memory_pool(pa.system_memory_pool())
         self._build_roles(folder)
         self.leader: Leader = await elect(
             Surroundings(NODE_ID, self.doors, self.meta, self.objects, self.events),

@@ -25,6 +25,8 @@ T = TypeVar("T")
 POOL_PENDING_MAX: Final = 8192
 DISK_THREADS: Final = 4
 BACKGROUND_NICENESS: Final = 10
+BACKGROUND_THREADS: Final = 2
+"""One for the long work of a data node, one so that sealing never waits for it."""
 
 
 class _Call(NamedTuple):
@@ -135,7 +137,7 @@ class PoolCompute:
                 initialize_background()
 
         self._serving = ThreadPool("serving", cores, initialize_serving)
-        self._background = ThreadPool("background", 1, background)
+        self._background = ThreadPool("background", BACKGROUND_THREADS, background)
         self._disk = ThreadPool("disk", DISK_THREADS)
         # Bound once: the doors are called on every batch.
         self.run = self._serving.run

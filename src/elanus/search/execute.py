@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from elanus.base.doors import Compute, Random
+from elanus.base.errors import check
 from elanus.expr import Filter, parse_filter
 from elanus.index.contract import Found as Nearest
 from elanus.index.contract import RowMask
@@ -25,6 +26,7 @@ from elanus.model.types import Metric
 from elanus.search.masks import MaskCache, Masking, matching_rows, row_mask
 from elanus.search.reduce import empty_hits, merge_found, merge_hits
 from elanus.segment.reader import Reader, Visibility
+from elanus.segment.searchable import query_array
 
 INLINE_US_MAX: Final = 2000.0
 """Searches estimated below this stay on the event loop: the hop to a thread costs more in latency than it frees."""
@@ -50,8 +52,8 @@ class Execution:
         self, readers: Sequence[Reader], read: ShardRead, schema: CollectionSchema, visibility: Visibility
     ) -> Hits:
         """The best k hits of each query over all readers, each key once."""
-        vector = read.vector
-        assert vector is not None
+        assert read.vector is not None
+        vector = _as_searched(read.vector, schema)
         filter_ = parse_filter(read.filter, schema, read.templates)
         parts: list[Hits] = []
         for reader in readers:
@@ -144,6 +146,14 @@ class Execution:
             fields={field_id: reader.column(field_id).take(rows) for field_id in read.output_field_ids},
             read_timestamp=visibility.timestamp,
         )
+
+
+def _as_searched(vector: VectorQuery, schema: CollectionSchema) -> VectorQuery:
+    """The query with its vectors as the search of their field takes them."""
+    field = schema.field_by_id(vector.field_id)
+    check(field is not None, f"no field {vector.field_id}")
+    assert field is not None
+    return msgspec.structs.replace(vector, queries=query_array(vector.queries, field.data_type))
 
 
 def _hits(reader: Reader, nearest: Nearest, read: ShardRead) -> Hits:

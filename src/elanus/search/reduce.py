@@ -20,7 +20,8 @@ from elanus.model.reads import Found, Hits
 def key_ranks(keys: Values) -> npt.NDArray[np.int64]:
     """Integers that compare as the keys do and are equal iff the keys are."""
     if isinstance(keys, np.ndarray):
-        return keys.astype(np.int64, copy=False)
+        ranks: npt.NDArray[np.int64] = keys
+        return ranks
     coded = keys.dictionary_encode()
     order = np.asarray(pc.array_sort_indices(coded.dictionary))
     rank = np.empty(len(order), np.int64)

@@ -13,9 +13,12 @@ import numpy as np
 
 from elanus.base.doors import Doors
 from elanus.base.errors import check
+from elanus.base.memory import release_memory
 from elanus.index.registry import build, resolve
+from elanus.index.vectors import as_float32
 from elanus.model.columns import Column
 from elanus.model.segment import IndexFile, SegmentEntry
+from elanus.model.types import DataType
 from elanus.nodes.contracts import BuildTask, CompactTask
 from elanus.objects import paths
 from elanus.objects.checksums import map_verified, read_verified, write_file
@@ -44,11 +47,13 @@ class DataNode:
         async with self._slot:
             file = task.entry.vectors[field.field_id]
             data = await map_verified(self._doors, self._objects, file)
-            vectors = _indexable(open_vectors(data, file.key))
+            vectors = _indexable(open_vectors(data, file.key), field.data_type)
             parts = await self._doors.compute.run_background(build, resolved, vectors, self._threads)
             folder = paths.folder_of(task.entry.scalars.key)
             key = paths.index(folder, task.definition.index_id, task.token, resolved.index_type)
             ref = await write_file(self._doors, self._objects, key, list(parts))
+            del parts, vectors
+            await self._doors.compute.run_io(release_memory)
         return IndexFile(
             index_id=task.definition.index_id,
             field_id=field.field_id,
@@ -70,7 +75,10 @@ class DataNode:
             place = SegmentPlace(
                 task.collection_id, task.manifest.vchannel, task.output_id, parts[0].entry.partition_id, through
             )
-            return await write_segment(self._doors, self._objects, data, task.schema, place)
+            entry = await write_segment(self._doors, self._objects, data, task.schema, place)
+            del data, parts
+            await self._doors.compute.run_io(release_memory)
+            return entry
 
     async def _open_input(self, task: CompactTask, segment_id: int) -> SealedSegment:
         """An input with every delete of the task's manifest folded in."""
@@ -86,9 +94,9 @@ class DataNode:
         return segment
 
 
-def _indexable(column: Column) -> np.ndarray:
+def _indexable(column: Column, data_type: DataType) -> np.ndarray:
     """Vectors as float32, C-contiguous; null rows are zeros, which searches mask out."""
-    values = np.ascontiguousarray(column.values, dtype=np.float32)
+    values = as_float32(column.values, data_type)
     if column.valid is not None:
         values = np.where(column.valid[:, None], values, np.float32(0))
     return values

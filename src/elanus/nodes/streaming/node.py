@@ -23,6 +23,8 @@ import msgspec
 
 from elanus.base.errors import Action, DiskFullError, ElanusError, FencedError, OverloadedError, UnavailableError
 from elanus.base.events import Events
+from elanus.base.limits import MIB
+from elanus.base.memory import release_memory
 from elanus.meta.catalog import Stored, advance_replay, fetch, fetch_all, fetch_channel, owns, run
 from elanus.meta.manifests import Manifests
 from elanus.meta.records import COLLECTIONS, LOADS, Collection, CollectionState, LoadRecord, Pchannel, owner_key
@@ -42,6 +44,7 @@ from elanus.wal.log import Log
 from elanus.wal.records import decode_record
 
 FLUSH_RETRY_S: Final = 1.0
+RELEASE_BYTES_MIN: Final = 16 * MIB
 
 
 class StreamingLimits(msgspec.Struct, frozen=True):
@@ -230,7 +233,10 @@ class StreamingNode:
             shard.install(target.manifest)
         shard.awaited = target.loaded
         if not target.loaded or target.ready:
+            before = shard.growing_bytes
             shard.serve(target)
+            if before - shard.growing_bytes > RELEASE_BYTES_MIN:
+                await self._storage.doors.compute.run_io(release_memory)
 
     async def status(self, vchannel: str) -> ShardStatus:
         return self._owned(vchannel).channel.shard(vchannel).status()

@@ -1,4 +1,4 @@
-"""A real server process for the drills: started without waiting, watched, killed, timed."""
+"""A real server process for drills and bad input: started without waiting, watched, killed, timed."""
 
 from __future__ import annotations
 

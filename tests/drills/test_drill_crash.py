@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from drill_server import BUSY, DrillServer
 from drill_writers import KINDS, Housekeeper, Writer, create, total
 from pymilvus import MilvusClient
+
+from servers import BUSY, DrillServer
 
 SEED = int(os.environ.get("DRILL_SEED", "20261123"))
 WRITERS_PER_KIND = 2
@@ -38,6 +39,7 @@ class Drill:
     moments: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     recovered_s: list[float] = field(default_factory=list)
+    servers: list[DrillServer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
@@ -53,7 +55,7 @@ class Drill:
 
     def run(self, kills: int) -> None:
         """Kill so often, checking after each start; then a clean stop and a last check."""
-        server = DrillServer(self.folder, *BUSY).wait_ready()
+        server = self.start().wait_ready()
         client = MilvusClient(server.uri)
         for kind in KINDS:
             create(client, kind)
@@ -65,6 +67,10 @@ class Drill:
             server = self.start_and_check()
         assert server.stop() == 0, server.errors()
         self.start_and_check().kill()
+
+    def start(self) -> DrillServer:
+        self.servers.append(DrillServer(self.folder, *BUSY))
+        return self.servers[-1]
 
     def round(self, server: DrillServer) -> None:
         stop = threading.Event()
@@ -103,12 +109,12 @@ class Drill:
 
     def kill_in_start(self) -> None:
         self.moments["in a start"] += 1
-        server = DrillServer(self.folder, *BUSY)
+        server = self.start()
         time.sleep(self.dice.uniform(0.3, 1.5))
         server.kill()
 
     def start_and_check(self) -> DrillServer:
-        server = DrillServer(self.folder, *BUSY).wait_ready()
+        server = self.start().wait_ready()
         client = MilvusClient(server.uri)
         total(client, KINDS[0])
         self.recovered_s.append(time.monotonic() - server.started_s)
@@ -126,13 +132,14 @@ class Drill:
         counts = [writer.ledger.counts for writer in self.writers]
         codes = sum((writer.codes for writer in self.writers), Counter())
         recovered = sorted(self.recovered_s) or [0.0]
+        acknowledged, rows = sum(one.acknowledged for one in counts), sum(one.rows for one in counts)
+        refused, unknown = sum(one.refused for one in counts), sum(one.unknown for one in counts)
+        reads = sum(one.reads for one in counts)
         return (
-            f"kills {sum(self.moments.values())} {dict(self.moments)}; "
-            f"operations {sum(one.acknowledged for one in counts)} acknowledged ({sum(one.rows for one in counts)} rows), "
-            f"{sum(one.refused for one in counts)} refused, {sum(one.unknown for one in counts)} unknown, "
-            f"{sum(one.reads for one in counts)} reads, {self.housekeeper.done} flush/compact/ddl; {dict(self.events)}; "
-            f"errors {dict(codes)}; start to first answer: median {recovered[len(recovered) // 2]:.2f} s, "
-            f"longest {recovered[-1]:.2f} s"
+            f"kills {sum(self.moments.values())} {dict(self.moments)}; operations {acknowledged} acknowledged "
+            f"({rows} rows), {refused} refused, {unknown} unknown, {reads} reads, "
+            f"{self.housekeeper.done} flush/compact/ddl; {dict(self.events)}; errors {dict(codes)}; "
+            f"start to first answer: median {recovered[len(recovered) // 2]:.2f} s, longest {recovered[-1]:.2f} s"
         )
 
 
@@ -141,6 +148,8 @@ def play(folder: Path, kills: int) -> None:
     try:
         drill.run(kills)
     finally:
+        for server in drill.servers:
+            server.kill()
         print("\ncrash drill:", drill.report())
 
 

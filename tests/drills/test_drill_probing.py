@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drill_server import BUSY, DrillServer
 from probe_client import (
     COLLECTION,
     DIM,
@@ -32,6 +31,8 @@ from probe_client import (
     vectors,
 )
 from pymilvus import DataType, MilvusClient
+
+from servers import BUSY, DrillServer
 
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
 

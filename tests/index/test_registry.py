@@ -106,14 +106,14 @@ def test_a_type_not_served_says_so_by_its_class() -> None:
     with pytest.raises(IndexTypeNotServedError) as caught:
         registry.find_index_type("ivf_pq")
     assert caught.value.action is Action.UNSUPPORTED
-    with pytest.raises(IndexTypeNotServedError):
-        registry.validate_definition({"index_type": "AUTOINDEX"}, vector(DataType.BINARY_VECTOR))
 
 
 @pytest.mark.parametrize(
     ("params", "field", "stored"),
     [
         ({}, vector(), {"index_type": "AUTOINDEX", "metric_type": "COSINE"}),
+        ({}, vector(DataType.BINARY_VECTOR), {"index_type": "AUTOINDEX", "metric_type": "HAMMING"}),
+        ({}, vector(DataType.SPARSE_FLOAT_VECTOR), {"index_type": "AUTOINDEX", "metric_type": "IP"}),
         ({"index_type": "", "metric_type": "ip"}, vector(), {"index_type": "AUTOINDEX", "metric_type": "IP"}),
         (HNSW | {"M": "16", "other": "x"}, vector(), HNSW | {"M": "16", "other": "x"}),
         (HNSW | {"mmap.enabled": "true"}, vector(), HNSW | {"mmap.enabled": "true"}),

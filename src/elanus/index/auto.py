@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from elanus.index.binary import BINARY_METRICS
 from elanus.index.contract import ResolvedIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, Declaration
 from elanus.index.errors import IndexParameterError, IndexTypeNotServedError
@@ -13,16 +14,24 @@ from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
 AUTO_METRIC: Final = Metric.COSINE
+_OTHER_METRICS: Final = {DataType.BINARY_VECTOR: Metric.HAMMING, DataType.SPARSE_FLOAT_VECTOR: Metric.IP}
+_SCANNED: Final = {DataType.BINARY_VECTOR: "BIN_FLAT", DataType.SPARSE_FLOAT_VECTOR: "SPARSE_INVERTED_INDEX"}
 HNSW_PARAMS: Final = {"M": 18, "efConstruction": 240}
 ALLOWED_KEYS: Final = frozenset({"index_type", "metric_type", "mmap.enabled", "dim"})
 
 
+def auto_metric(field: FieldSchema) -> Metric:
+    """The metric of a definition that names none."""
+    return _OTHER_METRICS.get(field.data_type, AUTO_METRIC)
+
+
 class Auto(Declaration):
-    """For dense vectors HNSW over raw floats; for scalars whatever fits the field."""
+    """For dense vectors HNSW over raw floats, for binary and sparse ones the exact search; for scalars whatever fits
+    the field."""
 
     name = "AUTOINDEX"
-    data_types = FLOAT_TYPES | {DataType.INT8_VECTOR}
-    metrics = FLOAT_METRICS
+    data_types = FLOAT_TYPES | {DataType.INT8_VECTOR, DataType.BINARY_VECTOR, DataType.SPARSE_FLOAT_VECTOR}
+    metrics = FLOAT_METRICS | BINARY_METRICS
 
     def check_field(self, params: Mapping[str, str], field: FieldSchema) -> None:
         """Vectors take nothing but a metric; scalars must have an index type of their own."""
@@ -38,4 +47,6 @@ class Auto(Declaration):
         """The concrete type."""
         if not field.data_type.is_vector:
             return auto_scalar(field).resolve(params, field)
+        if field.data_type in _SCANNED:
+            return ResolvedIndex(_SCANNED[field.data_type], Metric(params["metric_type"]), {}, needs_file=False)
         return ResolvedIndex("HNSW", Metric(params["metric_type"]), dict(HNSW_PARAMS), needs_file=True)

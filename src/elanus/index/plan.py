@@ -26,9 +26,11 @@ from typing import Final
 
 import numpy as np
 
-from elanus.base.errors import InvariantError, check
-from elanus.index.contract import Bools, Floats, Found, RowMask, Rows, SearchParams, VectorIndex
+from elanus.base.errors import check
+from elanus.index.contract import Bools, Found, RowMask, Rows, SearchParams, VectorIndex
 from elanus.index.exact import best_of, cost_us, empty_answer, score_all, search_exact
+from elanus.index.ranges import in_range
+from elanus.index.scored import ScoredVectors, scored_cost_us, search_scored
 from elanus.index.vectors import Vectors
 from elanus.model.types import Metric
 
@@ -43,22 +45,25 @@ RANGE_FACTORS: Final = (4, 32)
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """`queries` float32 (q, dim); `params` as `registry.validate_search` returned them, `radius` and `range_filter`
-    included."""
+    """`queries` float32 (q, dim), for binary and sparse vectors as their modules say; `params` as
+    `registry.validate_search` returned them, `radius` and `range_filter` included."""
 
-    queries: Floats
+    queries: np.ndarray
     k: int
     metric: Metric
     params: SearchParams = field(default_factory=dict)
 
 
 def search_planned(
-    index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None = None
+    index: VectorIndex | None, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None = None
 ) -> Found:
-    """The k best kept rows of every query. `index` None searches exactly; otherwise it indexes all of `vectors`.
+    """The k best kept rows of every query. `index` None searches exactly; otherwise it indexes all of `vectors`, which
+    are dense floats then.
 
     With `radius` in the parameters only rows inside the range count, and answers may be short.
     """
+    if not isinstance(vectors, Vectors):
+        return search_scored(vectors, request.queries, request.k, request.metric, mask, request.params)
     if index is not None:
         check(index.row_count == len(vectors) and index.metric is request.metric, "the index is of other vectors")
     if mask is not None:
@@ -70,9 +75,11 @@ def search_planned(
 
 
 def estimate_us(
-    index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None = None
+    index: VectorIndex | None, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None = None
 ) -> float:
     """Estimated microseconds on one core; tells a caller whether to stay on its thread."""
+    if not isinstance(vectors, Vectors):
+        return scored_cost_us(vectors, len(request.queries))
     exact = _exact_us(vectors, request, mask)
     if index is None:
         return exact
@@ -180,23 +187,6 @@ def _index_us(index: VectorIndex, request: SearchRequest, width: int, calibrated
 
 
 # --- ranges ---------------------------------------------------------------------------------------------------------
-
-
-def in_range(scores: Floats, metric: Metric, params: SearchParams) -> Bools:
-    """Which scores a range search keeps: better than `radius`, and not better than `range_filter`."""
-    radius, inner = np.float32(_number(params, "radius")), params.get("range_filter")
-    inside = scores > radius if metric.larger_is_better else scores < radius
-    if inner is not None:
-        limit = np.float32(_number(params, "range_filter"))
-        inside &= scores <= limit if metric.larger_is_better else scores >= limit
-    return np.asarray(inside)
-
-
-def _number(params: SearchParams, name: str) -> float:
-    value = params[name]
-    if not isinstance(value, float):
-        raise InvariantError(f"{name} was not validated")
-    return value
 
 
 def _search_range(index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None) -> Found:

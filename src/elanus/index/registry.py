@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from elanus.base.errors import InvariantError
-from elanus.index.auto import AUTO_METRIC, Auto
+from elanus.index.auto import Auto, auto_metric
+from elanus.index.binary import BINARY_METRICS, BinFlat, BinIvfFlat
 from elanus.index.contract import FileIndexType, Floats, IndexType, ResolvedIndex, SearchParams, VectorIndex
+from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES
 from elanus.index.errors import IndexParameterError, IndexTypeNotServedError, SearchParameterError
 from elanus.index.file import read_trailer
 from elanus.index.flat import Flat
@@ -19,6 +21,7 @@ from elanus.index.hnsw import Hnsw
 from elanus.index.ivf_flat import IvfFlat
 from elanus.index.parameters import NumberParameter
 from elanus.index.scalar import SCALAR_TYPES
+from elanus.index.sparse import SparseInverted, SparseWand
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
@@ -26,7 +29,16 @@ INDEX_ROWS_MIN: Final = 1024
 """Segments with fewer rows get no index file: scanning them is faster."""
 
 _FILE_TYPES: Final[tuple[FileIndexType, ...]] = (Hnsw(), IvfFlat())
-_ALL_TYPES: Final[tuple[IndexType, ...]] = (Auto(), Flat(), *_FILE_TYPES, *SCALAR_TYPES)
+_ALL_TYPES: Final[tuple[IndexType, ...]] = (
+    Auto(),
+    Flat(),
+    BinFlat(),
+    BinIvfFlat(),
+    SparseInverted(),
+    SparseWand(),
+    *_FILE_TYPES,
+    *SCALAR_TYPES,
+)
 INDEX_TYPES: Final[Mapping[str, IndexType]] = {one.name.upper(): one for one in _ALL_TYPES}
 _ALIASES: Final = {"MARISA-TRIE": "TRIE", "": "AUTOINDEX"}
 _BY_FILE: Final = {one.name: one for one in _FILE_TYPES}
@@ -34,11 +46,15 @@ _BY_FILE: Final = {one.name: one for one in _FILE_TYPES}
 NOT_SERVED: Final = frozenset(
     {
         "IVF_SQ8", "IVF_PQ", "IVF_RABITQ", "SCANN", "HNSW_SQ", "HNSW_PQ", "HNSW_PRQ", "DISKANN", "AISAQ",
-        "GPU_BRUTE_FORCE", "GPU_IVF_FLAT", "GPU_IVF_PQ", "GPU_CAGRA", "BIN_FLAT", "BIN_IVF_FLAT", "MINHASH_LSH",
-        "SPARSE_INVERTED_INDEX", "SPARSE_WAND",
+        "GPU_BRUTE_FORCE", "GPU_IVF_FLAT", "GPU_IVF_PQ", "GPU_CAGRA", "MINHASH_LSH",
     }
 )  # fmt: skip
 
+_METRICS_OF: Final = {
+    DataType.BINARY_VECTOR: BINARY_METRICS,
+    DataType.SPARSE_FLOAT_VECTOR: frozenset({Metric.IP}),
+    **dict.fromkeys((*FLOAT_TYPES, DataType.INT8_VECTOR), FLOAT_METRICS),
+}
 _VECTOR_LABELS: Final = {DataType.BINARY_VECTOR: "binary", DataType.INT8_VECTOR: "int"}
 _RANGE_PARAMETERS: Final = tuple(
     NumberParameter(name, float("-inf"), float("inf")) for name in ("radius", "range_filter")
@@ -120,8 +136,10 @@ def _checked_metric(kind: IndexType, params: Mapping[str, str], field: FieldSche
     if not given:
         if kind.name != "AUTOINDEX":
             raise IndexParameterError("metric type not set for vector index")
-        return AUTO_METRIC.value
-    if given not in kind.metrics:
+        return auto_metric(field).value
+    if given not in _METRICS_OF.get(field.data_type, kind.metrics) & kind.metrics:
+        if field.data_type is DataType.SPARSE_FLOAT_VECTOR:
+            raise IndexParameterError("only IP&BM25 is the supported metric type for sparse index")
         label = _VECTOR_LABELS.get(field.data_type, "float")
         raise IndexParameterError(f"{label} vector index does not support metric type: {params['metric_type']}")
     return given

@@ -14,6 +14,7 @@ import numpy as np
 
 from elanus.base.errors import check
 from elanus.index.contract import Floats
+from elanus.model.types import DataType
 
 SAFE_SQUARE_MIN: Final = 1e-30
 SAFE_SQUARE_MAX: Final = 1e30
@@ -48,6 +49,13 @@ def normalised(vectors: Floats) -> Floats:
     lengths = norms(vectors, squares)
     lengths[lengths == 0] = 1
     return vectors / lengths[:, None]
+
+
+def as_float32(values: np.ndarray, data_type: DataType) -> Floats:
+    """Dense vectors of any storage type as float32, C-contiguous, exactly; a float32 array is not copied."""
+    if data_type is DataType.BFLOAT16_VECTOR:
+        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,8 @@ class Metric(StrEnum):
     COSINE = "COSINE"
     HAMMING = "HAMMING"
     JACCARD = "JACCARD"
+    SUBSTRUCTURE = "SUBSTRUCTURE"
+    SUPERSTRUCTURE = "SUPERSTRUCTURE"
     BM25 = "BM25"
 
     @property

@@ -12,16 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from elanus.base.errors import check
 from elanus.index.contract import VectorIndex
-from elanus.index.vectors import Vectors, squared_norms
+from elanus.index.scored import ScoredVectors
+from elanus.index.vectors import Vectors, as_float32, squared_norms
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.columns import Batch, Column, Mask, Rows, Values
-from elanus.model.schema import CollectionSchema
+from elanus.model.schema import CollectionSchema, FieldSchema
 from elanus.model.timestamp import TIMESTAMP_MAX
 from elanus.model.types import DataType
 from elanus.segment.deletes import Deletes, Timestamps, hide
 from elanus.segment.keys import KeyRuns
 from elanus.segment.reader import Visibility, missing_column, visible_rows
+from elanus.segment.searchable import DENSE_TYPES, searchable
 
 _ROWS_MIN: Final = 1024
 
@@ -98,6 +101,7 @@ class GrowingSegment:
         self._timestamps = _Array(np.empty(0, np.uint64))
         self._deleted_at = _Array(np.empty(0, np.uint64))
         self._partitions = _Array(np.empty(0, np.int64))
+        self._floats: dict[int, _Array] = {}
         self._squares: dict[int, _Array] = {}
         self._keys = KeyRuns()
 
@@ -111,9 +115,8 @@ class GrowingSegment:
             if field.field_id not in self._columns:
                 self._columns[field.field_id] = _GrowingColumn(column)
             self._columns[field.field_id].extend(column, self.row_count)
-            if field.data_type is DataType.FLOAT_VECTOR:
-                squares = squared_norms(column.values)
-                self._squares.setdefault(field.field_id, _Array(squares)).extend(squares)
+            if field.data_type in DENSE_TYPES:
+                self._add_dense(field, column)
         self._timestamps.extend(np.full(count, timestamp, np.uint64))
         self._deleted_at.extend(np.full(count, TIMESTAMP_MAX, np.uint64))
         self._partitions.extend(partition_ids)
@@ -123,6 +126,15 @@ class GrowingSegment:
         self.timestamp_min = min(self.timestamp_min, timestamp)
         self.timestamp_max = timestamp
         self.last_position = position
+
+    def _add_dense(self, field: FieldSchema, column: Column) -> None:
+        """What searches need of a dense vector beside its column: float32 values where it is stored otherwise, and
+        squared norms."""
+        floats = as_float32(np.asarray(column.values), field.data_type)
+        if field.data_type is not DataType.FLOAT_VECTOR:
+            self._floats.setdefault(field.field_id, _Array(floats)).extend(floats)
+        squares = squared_norms(floats)
+        self._squares.setdefault(field.field_id, _Array(squares)).extend(squares)
 
     def apply_deletes(self, deletes: Deletes) -> None:
         """Hide rows added before these deletes."""
@@ -139,9 +151,16 @@ class GrowingSegment:
         """The first `row_count` rows of a field."""
         return self._columns[field_id].view(row_count)
 
-    def vectors(self, field_id: int, row_count: int) -> Vectors:
-        """The first rows of a float vector field, norms included."""
-        return Vectors(self.column(field_id, row_count).values, self._squares[field_id].view(row_count))
+    def vectors(self, field_id: int, row_count: int) -> Vectors | ScoredVectors:
+        """The first rows of a vector field as searches take them, norms included."""
+        values, squares = self.column(field_id, row_count).values, self._squares.get(field_id)
+        if squares is None:
+            field = self.schema.field_by_id(field_id)
+            check(field is not None, f"no field {field_id}")
+            assert field is not None
+            return searchable(values, field.data_type, is_sealed=False)
+        floats = self._floats.get(field_id)
+        return Vectors(values if floats is None else floats.view(row_count), squares.view(row_count))
 
     def timestamps(self, row_count: int) -> Timestamps:
         """Record timestamps of the first rows."""
@@ -200,7 +219,7 @@ class GrowingReader:
     def column(self, field_id: int) -> Column:
         return self._segment.column(field_id, self._row_count)
 
-    def vectors(self, field_id: int) -> Vectors:
+    def vectors(self, field_id: int) -> Vectors | ScoredVectors:
         return self._segment.vectors(field_id, self._row_count)
 
     def index(self, field_id: int) -> VectorIndex | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from elanus.index.contract import VectorIndex
+from elanus.index.scored import ScoredVectors
 from elanus.index.vectors import Vectors
 from elanus.model.columns import NUMPY_DTYPES, Column, Mask, Rows, Values, arrow_type
 from elanus.model.schema import FieldSchema
@@ -52,8 +53,8 @@ class Reader(Protocol):
         """A column of all rows."""
         ...
 
-    def vectors(self, field_id: int) -> Vectors:
-        """A float vector column with its norms."""
+    def vectors(self, field_id: int) -> Vectors | ScoredVectors:
+        """A vector column as searches take it."""
         ...
 
     def index(self, field_id: int) -> VectorIndex | None:

@@ -14,6 +14,7 @@ import numpy as np
 from elanus.base.errors import CorruptedError, check
 from elanus.expr import ShredCache
 from elanus.index.contract import VectorIndex
+from elanus.index.scored import ScoredVectors
 from elanus.index.vectors import Vectors
 from elanus.model.channel import Position
 from elanus.model.columns import Column, Mask, Rows, Values
@@ -23,6 +24,7 @@ from elanus.segment.deletes import Deletes, Timestamps, hide, never
 from elanus.segment.files import ScalarFile
 from elanus.segment.keys import find_rows, has_duplicates
 from elanus.segment.reader import Visibility, missing_column, visible_rows
+from elanus.segment.searchable import searchable
 
 
 class SealedSegment:
@@ -45,7 +47,7 @@ class SealedSegment:
         self._scalars = scalars
         self._vectors = vectors
         self._missing: dict[int, Column] = {}
-        self._float_vectors: dict[int, Vectors] = {}
+        self._searchable: dict[int, Vectors | ScoredVectors] = {}
         self._deleted_at = scalars.deleted_at()
         if self._deleted_at is not None:
             marked = self._deleted_at[self._deleted_at != np.iinfo(np.uint64).max]
@@ -85,10 +87,14 @@ class SealedSegment:
             self._missing[field_id] = missing_column(field, self.row_count)
         return self._missing[field_id]
 
-    def vectors(self, field_id: int) -> Vectors:
-        known = self._float_vectors.get(field_id)
+    def vectors(self, field_id: int) -> Vectors | ScoredVectors:
+        known = self._searchable.get(field_id)
         if known is None:
-            known = self._float_vectors[field_id] = Vectors(self.column(field_id).values)
+            field = self.schema.field_by_id(field_id)
+            check(field is not None, f"segment {self.entry.segment_id}: no field {field_id}")
+            assert field is not None
+            known = searchable(self.column(field_id).values, field.data_type, is_sealed=True)
+            self._searchable[field_id] = known
         return known
 
     def index(self, field_id: int) -> VectorIndex | None:

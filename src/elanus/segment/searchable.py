@@ -1,0 +1,30 @@
+"""Vector columns in the form that searches take."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from elanus.index.binary import BinaryVectors
+from elanus.index.scored import ScoredVectors
+from elanus.index.sparse import SparseVectors
+from elanus.index.vectors import Vectors, as_float32
+from elanus.model.columns import Values
+from elanus.model.types import DataType
+
+DENSE_TYPES = frozenset(
+    {DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR, DataType.INT8_VECTOR}
+)
+"""Types searched as float32, whatever they are stored as."""
+
+
+def searchable(values: Values, data_type: DataType, *, is_sealed: bool) -> Vectors | ScoredVectors:
+    """A whole column. Dense types other than float32 are widened, which costs a copy; callers keep what they get."""
+    if data_type is DataType.SPARSE_FLOAT_VECTOR:
+        return SparseVectors(values, is_sealed)
+    dense = np.asarray(values)
+    return BinaryVectors(dense) if data_type is DataType.BINARY_VECTOR else Vectors(as_float32(dense, data_type))
+
+
+def query_array(queries: np.ndarray, data_type: DataType) -> np.ndarray:
+    """Queries in a field's storage dtype as its search takes them."""
+    return as_float32(queries, data_type) if data_type in DENSE_TYPES else queries

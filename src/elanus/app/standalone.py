@@ -18,6 +18,7 @@ from elanus.app.settings import Settings
 from elanus.base.errors import Action, CorruptedError, ElanusError, InvariantError
 from elanus.base.events import Events, Level
 from elanus.base.lock import FolderLock
+from elanus.base.memory import keep_heap_small
 from elanus.base.real import RealDoors, available_cores, real_doors
 from elanus.index.kernels import initialize_thread
 from elanus.meta.catalog import create, fetch, run
@@ -80,6 +81,7 @@ class Standalone:
         self.objects: PosixObjectStore = await open_posix(self.doors, f"{folder}/objects")
         await self._check_cluster_id()
         initialize_thread()
+        keep_heap_small()
         pa.set_memory_pool(pa.system_memory_pool())
         self._build_roles(folder)
         self.leader: Leader = await elect(

@@ -11,7 +11,8 @@ from elanus.model.schema import CollectionSchema
 
 
 class ShardChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A DDL record of one shard. `kind`: create, drop, create_partition, drop_partition, alter_schema.
+    """A DDL record of one shard. `kind`: create, drop, create_partition, drop_partition, replace_partitions
+    (`partition_ids` come, `dropped_partition_ids` go), alter_schema.
     `intent_id` makes it idempotent: a shard ignores ids not above the last it applied."""
 
     vchannel: str
@@ -20,6 +21,7 @@ class ShardChange(msgspec.Struct, frozen=True, kw_only=True):
     intent_id: int
     schema: CollectionSchema | None = None
     partition_ids: tuple[int, ...] = ()
+    dropped_partition_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,12 @@ class AlterPropertiesRequest(CollectionRequest, frozen=True, kw_only=True):
     index_name: str = ""
 
 
+class AddFieldRequest(CollectionRequest, frozen=True, kw_only=True):
+    """A further field; its id is 0 until the coordinator numbers it."""
+
+    field: FieldSchema
+
+
 class LoadRequest(CollectionRequest, frozen=True, kw_only=True):
     """Load all (no partitions named) or some partitions."""
 

@@ -111,12 +111,7 @@ class GrowingSegment:
             self.first_position = position
         count = batch.row_count
         for field in self.schema.fields:
-            column = batch.columns.get(field.field_id) or missing_column(field, count)
-            if field.field_id not in self._columns:
-                self._columns[field.field_id] = _GrowingColumn(column)
-            self._columns[field.field_id].extend(column, self.row_count)
-            if field.data_type in DENSE_TYPES:
-                self._add_dense(field, column)
+            self._add_column(field, batch.columns.get(field.field_id) or missing_column(field, count), self.row_count)
         self._timestamps.extend(np.full(count, timestamp, np.uint64))
         self._deleted_at.extend(np.full(count, TIMESTAMP_MAX, np.uint64))
         self._partitions.extend(partition_ids)
@@ -126,6 +121,22 @@ class GrowingSegment:
         self.timestamp_min = min(self.timestamp_min, timestamp)
         self.timestamp_max = timestamp
         self.last_position = position
+
+    def extend_schema(self, schema: CollectionSchema) -> None:
+        """Go over to a newer schema: rows that are here hold the default or null in its further fields."""
+        known = {field.field_id for field in self.schema.fields}
+        self.schema = schema
+        if self.row_count:
+            for field in schema.fields:
+                if field.field_id not in known:
+                    self._add_column(field, missing_column(field, self.row_count), 0)
+
+    def _add_column(self, field: FieldSchema, column: Column, rows_before: int) -> None:
+        if field.field_id not in self._columns:
+            self._columns[field.field_id] = _GrowingColumn(column)
+        self._columns[field.field_id].extend(column, rows_before)
+        if field.data_type in DENSE_TYPES:
+            self._add_dense(field, column)
 
     def _add_dense(self, field: FieldSchema, column: Column) -> None:
         """What searches need of a dense vector beside its column: float32 values where it is stored otherwise, and

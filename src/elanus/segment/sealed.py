@@ -87,6 +87,11 @@ class SealedSegment:
             self._missing[field_id] = missing_column(field, self.row_count)
         return self._missing[field_id]
 
+    def extend_schema(self, schema: CollectionSchema) -> None:
+        """Go over to a newer schema; rows read the default or null in its further fields."""
+        if schema.version > self.schema.version:
+            self.schema = schema
+
     def vectors(self, field_id: int) -> Vectors | ScoredVectors:
         known = self._searchable.get(field_id)
         if known is None:

@@ -26,6 +26,7 @@ from elanus.model.errors import (
 )
 from elanus.model.index import IndexDefinition
 from elanus.model.requests import (
+    AddFieldRequest,
     AliasReply,
     AliasRequest,
     AlterPropertiesRequest,
@@ -49,13 +50,22 @@ from elanus.model.requests import (
     RenameCollectionRequest,
     SegmentInfo,
 )
-from elanus.model.schema import DEFAULT_DATABASE, DEFAULT_PARTITION
+from elanus.model.schema import DEFAULT_DATABASE, DEFAULT_PARTITION, CollectionSchema
 from elanus.nodes.contracts import CollectionView, Range
 from elanus.nodes.coordinator import describe
-from elanus.nodes.coordinator.intents import CreateCollection, CreatePartition, DropCollection, DropPartition
+from elanus.nodes.coordinator.intents import (
+    AlterSchema,
+    CreateCollection,
+    CreatePartition,
+    DropCollection,
+    DropPartition,
+    TruncateCollection,
+)
 from elanus.nodes.coordinator.leader import Leader
 
 LOAD_WAIT_S: Final = 0.5
+DYNAMIC_FIELD_PROPERTY: Final = "dynamicfield.enabled"
+DESCRIPTION_PROPERTY: Final = "collection.description"
 PARTITION_KEY_PARTITIONS: Final = 16
 
 
@@ -197,16 +207,46 @@ class Coordinator:
             if request.field:
                 await self._alter_field(record, request)
                 return
+            if DYNAMIC_FIELD_PROPERTY in request.properties:
+                if not record.schema.enable_dynamic_field:
+                    await self._alter_schema(record, describe.with_dynamic_field(record.schema))
+                return
             properties = describe.altered(record.properties, request.properties, request.delete_keys)
+            if DESCRIPTION_PROPERTY in properties:
+                schema = msgspec.structs.replace(record.schema, description=properties.pop(DESCRIPTION_PROPERTY))
+                await self._replace(record.collection_id, properties=properties, schema=schema)
+                return
             await self._replace(record.collection_id, properties=properties)
+
+    async def add_field(self, request: AddFieldRequest) -> None:
+        async with self._ddl:
+            record = self._leader.catalog.collection(request).record
+            await self._alter_schema(record, describe.with_field(record.schema, request.field))
+
+    async def _alter_schema(self, record: Collection, schema: CollectionSchema) -> None:
+        """A schema with other fields: every shard must know it before rows of it are written."""
+        leader = self._leader
+        newer = msgspec.structs.replace(schema, version=record.schema.version + 1)
+        intent_id = (await leader.ids.allocate(1)).first
+        await leader.ddl.begin(intent_id, AlterSchema(record.collection_id, newer, await leader.oracle.next()))
+        await self._changed(record.collection_id)
+
+    async def truncate_collection(self, request: CollectionRequest) -> None:
+        async with self._ddl:
+            leader = self._leader
+            record = leader.catalog.collection(request).record
+            ids = await leader.ids.allocate(1 + len(record.partitions))
+            partitions = tuple(
+                msgspec.structs.replace(partition, partition_id=ids.first + 1 + number)
+                for number, partition in enumerate(record.partitions)
+            )
+            await leader.ddl.begin(ids.first, TruncateCollection(record.collection_id, partitions))
+            await self._changed(record.collection_id)
+        await leader.reconcile(record.collection_id)
 
     async def _alter_field(self, record: Collection, request: AlterPropertiesRequest) -> None:
         fields = tuple(
-            msgspec.structs.replace(
-                field, type_params=describe.altered(field.type_params, request.properties, request.delete_keys)
-            )
-            if field.name == request.field
-            else field
+            describe.altered_field(field, request) if field.name == request.field else field
             for field in record.schema.fields
         )
         await self._replace(record.collection_id, schema=msgspec.structs.replace(record.schema, fields=fields))

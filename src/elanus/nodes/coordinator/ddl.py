@@ -13,9 +13,20 @@ import msgspec
 
 from elanus.base.doors import Doors
 from elanus.base.errors import FencedError
-from elanus.meta.catalog import combine, create, create_collection, fetch, fetch_all, remove, replace, run, tombstone
+from elanus.meta.catalog import (
+    alter_schema,
+    combine,
+    create,
+    create_collection,
+    fetch,
+    fetch_all,
+    remove,
+    replace,
+    run,
+    tombstone,
+)
 from elanus.meta.manifests import Manifests, Refused, ShardEdit
-from elanus.meta.records import INTENTS, CollectionState, Intent, ShardPointer, shard_key
+from elanus.meta.records import INTENTS, Collection, CollectionState, Intent, ShardPointer, shard_key
 from elanus.meta.store import Compare, MetaStore, Transaction
 from elanus.model.channel import Position, pchannel_of
 from elanus.model.records import ShardChange
@@ -23,11 +34,13 @@ from elanus.model.segment import Manifest
 from elanus.nodes.contracts import ShardTarget, Streaming
 from elanus.nodes.coordinator.catalog import Catalog
 from elanus.nodes.coordinator.intents import (
+    AlterSchema,
     Body,
     CreateCollection,
     CreatePartition,
     DropCollection,
     DropPartition,
+    TruncateCollection,
     collection_of,
     decode_body,
     encode_body,
@@ -77,6 +90,10 @@ class ShardDdl:
                 await self._create_partition(intent, body)
             case DropPartition() as body:
                 await self._drop_partition(intent, body)
+            case AlterSchema() as body:
+                await self._alter_schema(intent, body)
+            case TruncateCollection() as body:
+                await self._truncate(intent, body)
         await self._catalog.refresh_collection(intent.collection_id)
 
     # --- steps ------------------------------------------------------------------------------------------------------
@@ -175,22 +192,66 @@ class ShardDdl:
         )
         await self._log(intent, collection.vchannels, change)
         kept = tuple(one for one in collection.partitions if one.partition_id != body.partition_id)
+        changed = replace(stored, msgspec.structs.replace(collection, partitions=kept))
+        await self._commit_without(intent, collection, {body.partition_id}, changed)
+
+    async def _alter_schema(self, intent: Intent, body: AlterSchema) -> None:
+        stored = self._catalog.collections[body.collection_id]
+        collection = stored.record
+        change = ShardChange(
+            vchannel="",
+            collection_id=collection.collection_id,
+            kind="alter_schema",
+            intent_id=0,
+            schema=body.schema,
+        )
+        await self._log(intent, collection.vchannels, change)
+        changed = msgspec.structs.replace(collection, schema=body.schema, updated_timestamp=body.timestamp)
+        await self._commit(intent, alter_schema(stored, changed, None))
+
+    async def _truncate(self, intent: Intent, body: TruncateCollection) -> None:
+        stored = self._catalog.collections[body.collection_id]
+        collection = stored.record
+        new_ids = {
+            old.partition_id: new.partition_id
+            for old, new in zip(collection.partitions, body.partitions, strict=True)
+            if old.partition_id != new.partition_id
+        }
+        change = ShardChange(
+            vchannel="",
+            collection_id=collection.collection_id,
+            kind="replace_partitions",
+            intent_id=0,
+            partition_ids=tuple(new_ids.values()),
+            dropped_partition_ids=tuple(new_ids),
+        )
+        await self._log(intent, collection.vchannels, change)
+        changed = replace(stored, msgspec.structs.replace(collection, partitions=body.partitions))
+        load = self._catalog.loads.get(collection.collection_id)
+        if load is not None and load.record.partition_ids is not None:
+            loaded = tuple(new_ids.get(one, one) for one in load.record.partition_ids)
+            changed = combine((changed, replace(load, msgspec.structs.replace(load.record, partition_ids=loaded))))
+        await self._commit_without(intent, collection, set(new_ids), changed)
+
+    async def _commit_without(
+        self, intent: Intent, collection: Collection, partition_ids: set[int], changed: Transaction
+    ) -> None:
+        """The change with the intent's end and manifests that hold nothing of these partitions, at once."""
         open_intent = await fetch(self._meta, Intent, intent.key)
         if open_intent is None:
             return
-        changed = replace(stored, msgspec.structs.replace(collection, partitions=kept))
-        edits = [ShardEdit(vchannel, _without_partition(body.partition_id)) for vchannel in collection.vchannels]
+        edits = [ShardEdit(vchannel, _without_partitions(partition_ids)) for vchannel in collection.vchannels]
         outcome = await self._manifests.commit(edits, (self._guard,), combine((changed, remove(open_intent))))
         if isinstance(outcome, Refused):
             raise FencedError(outcome.reason)
 
 
-def _without_partition(partition_id: int) -> Callable[[Manifest], Manifest | Refused]:
+def _without_partitions(partition_ids: set[int]) -> Callable[[Manifest], Manifest | Refused]:
     def edit(manifest: Manifest) -> Manifest | Refused:
         return msgspec.structs.replace(
             manifest,
-            segments=tuple(entry for entry in manifest.segments if entry.partition_id != partition_id),
-            dropped_partitions=tuple(sorted({*manifest.dropped_partitions, partition_id})),
+            segments=tuple(entry for entry in manifest.segments if entry.partition_id not in partition_ids),
+            dropped_partitions=tuple(sorted({*manifest.dropped_partitions, *partition_ids})),
         )
 
     return edit

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from elanus.base.errors import UnavailableError
 from elanus.meta.records import Collection, LoadRecord
 from elanus.model.channel import pchannel_of
 from elanus.model.errors import (
+    BadParameterError,
     CollectionNotLoadedError,
     NoIndexError,
     PartitionNotFoundError,
@@ -15,6 +18,7 @@ from elanus.model.errors import (
 )
 from elanus.model.index import IndexDefinition
 from elanus.model.requests import (
+    AlterPropertiesRequest,
     CollectionReply,
     CollectionRequest,
     IndexReply,
@@ -24,11 +28,13 @@ from elanus.model.requests import (
     PartitionsRequest,
     SegmentInfo,
 )
-from elanus.model.schema import FieldSchema
+from elanus.model.schema import DYNAMIC_FIELD_NAME, CollectionSchema, FieldSchema
+from elanus.model.types import DataType
 from elanus.nodes.contracts import CollectionView, Shard
 from elanus.nodes.coordinator.leader import Leader
 from elanus.nodes.coordinator.maintenance import needs_index
 
+FIELD_DESCRIPTION_PROPERTY = "field.description"
 STATE_IN_PROGRESS = 2
 STATE_FINISHED = 3
 SEGMENT_FLUSHED = 4
@@ -42,6 +48,35 @@ def not_leading() -> UnavailableError:
 def altered(old: Mapping[str, str], properties: Mapping[str, str], delete_keys: tuple[str, ...]) -> dict[str, str]:
     """Properties after an alter call."""
     return {key: value for key, value in {**old, **properties}.items() if key not in delete_keys}
+
+
+def altered_field(field: FieldSchema, request: AlterPropertiesRequest) -> FieldSchema:
+    """The field after an alter call; its description is one of the properties there."""
+    params = altered(field.type_params, request.properties, request.delete_keys)
+    description = params.pop(FIELD_DESCRIPTION_PROPERTY, field.description)
+    return msgspec.structs.replace(field, type_params=params, description=description)
+
+
+def with_field(schema: CollectionSchema, field: FieldSchema) -> CollectionSchema:
+    """The schema with one more field, numbered above all others and listed before the dynamic one."""
+    if schema.field(field.name) is not None:
+        raise BadParameterError(f"duplicate field name: {field.name}")
+    numbered = msgspec.structs.replace(field, field_id=_next_field_id(schema))
+    others = tuple(one for one in schema.fields if not one.is_dynamic)
+    dynamic = tuple(one for one in schema.fields if one.is_dynamic)
+    return msgspec.structs.replace(schema, fields=(*others, numbered, *dynamic))
+
+
+def with_dynamic_field(schema: CollectionSchema) -> CollectionSchema:
+    """The schema with the dynamic field switched on."""
+    dynamic = FieldSchema(
+        field_id=_next_field_id(schema), name=DYNAMIC_FIELD_NAME, data_type=DataType.JSON, is_dynamic=True
+    )
+    return msgspec.structs.replace(schema, fields=(*schema.fields, dynamic), enable_dynamic_field=True)
+
+
+def _next_field_id(schema: CollectionSchema) -> int:
+    return max(field.field_id for field in schema.fields) + 1
 
 
 # --- collections ----------------------------------------------------------------------------------------------------

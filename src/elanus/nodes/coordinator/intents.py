@@ -10,6 +10,7 @@ import msgspec
 
 from elanus.meta.records import Collection, Intent
 from elanus.model.requests import PartitionInfo
+from elanus.model.schema import CollectionSchema
 
 
 class CreateCollection(msgspec.Struct, frozen=True, tag="create_collection"):
@@ -38,7 +39,24 @@ class DropPartition(msgspec.Struct, frozen=True, tag="drop_partition"):
     partition_id: int
 
 
-Body = CreateCollection | DropCollection | CreatePartition | DropPartition
+class AlterSchema(msgspec.Struct, frozen=True, tag="alter_schema"):
+    """Let all shards know the new schema, then the record; `timestamp` becomes the time of its last change."""
+
+    collection_id: int
+    schema: CollectionSchema
+    timestamp: int
+
+
+class TruncateCollection(msgspec.Struct, frozen=True, tag="truncate_collection"):
+    """Replace every partition by an empty one of the same name, in all shards, then in the record.
+
+    `partitions` are the new ones, in the order of those they replace."""
+
+    collection_id: int
+    partitions: tuple[PartitionInfo, ...]
+
+
+Body = CreateCollection | DropCollection | CreatePartition | DropPartition | AlterSchema | TruncateCollection
 _DECODER = msgspec.msgpack.Decoder(Body)
 
 

@@ -12,14 +12,12 @@ it names. All state changes happen between awaits, on the event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import msgspec
 
 from elanus.base.doors import Doors
 from elanus.index.contract import VectorIndex
 from elanus.index.registry import load as load_index
-from elanus.model.channel import Position
 from elanus.model.errors import DeletesBehindError, SegmentNotFoundError
 from elanus.model.reads import Found, Hits
 from elanus.model.segment import IndexFile, Manifest, SegmentEntry
@@ -51,6 +49,7 @@ class QueryNode:
             fresh = segment is None
             if segment is None:
                 segment = await open_segment(self._doors, self._objects, load.entry, load.schema)
+            segment.extend_schema(load.schema)
             await self._load_indexes(segment, load.entry)
             await self._fold_deletes(segment, load.manifest)
             if fresh:
@@ -96,21 +95,24 @@ class QueryNode:
 
     # --- reading ----------------------------------------------------------------------------------------------------
     async def search(self, read: SegmentRead) -> Hits:
-        segments = self._ready(read.segment_ids, read.deletes_through)
+        segments = self._ready(read)
         return await self._execution.search(segments, read.read, segments[0].schema, _visibility(read))
 
     async def query(self, read: SegmentRead) -> Found:
-        segments = self._ready(read.segment_ids, read.deletes_through)
+        segments = self._ready(read)
         return await self._execution.query(segments, read.read, segments[0].schema, _visibility(read))
 
-    def _ready(self, segment_ids: Sequence[int], through: Position) -> list[SealedSegment]:
+    def _ready(self, read: SegmentRead) -> list[SealedSegment]:
+        through = read.deletes_through
         segments = []
-        for segment_id in segment_ids:
+        for segment_id in read.segment_ids:
             segment = self._segments.get(segment_id)
             if segment is None:
                 raise SegmentNotFoundError(segment_id)
             if segment.deletes_through < through:
                 raise DeletesBehindError(f"segment {segment_id} has deletes through {segment.deletes_through}")
+            if segment.schema.version < read.schema_version:
+                raise DeletesBehindError(f"segment {segment_id} has schema version {segment.schema.version}")
             segments.append(segment)
         return segments
 

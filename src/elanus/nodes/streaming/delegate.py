@@ -177,7 +177,12 @@ class Delegator:
             for node_id, segment_ids in by_node.items():
                 node = self._node(node_id)
                 await self._send_deletes(view, node_id, unsent[node_id])
-                request = SegmentRead(segment_ids=segment_ids, deletes_through=through, read=narrowed)
+                request = SegmentRead(
+                    segment_ids=segment_ids,
+                    deletes_through=through,
+                    read=narrowed,
+                    schema_version=shard.schema.version,
+                )
                 try:
                     parts.append(await sealed(node, request))
                 except DeletesBehindError:

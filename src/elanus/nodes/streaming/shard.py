@@ -102,15 +102,25 @@ class Shard:
                 case "drop_partition":
                     self.dropped_partitions.update(change.partition_ids)
                     self.partition_ids.difference_update(change.partition_ids)
+                case "replace_partitions":
+                    self.dropped_partitions.update(change.dropped_partition_ids)
+                    self.partition_ids.update(change.partition_ids)
+                    self.partition_ids.difference_update(change.dropped_partition_ids)
                 case "drop":
                     self.dropped = True
                 case "alter_schema" if change.schema is not None:
-                    self.freeze()
-                    self.schema = change.schema
-                    self.active = GrowingSegment(0, change.schema)
+                    self._alter_schema(change.schema)
                 case _:
                     raise InvariantError(f"{self.vchannel}: unknown change {change.kind!r}")
         self._moved_to(position, record.timestamp)
+
+    def _alter_schema(self, schema: CollectionSchema) -> None:
+        """Rows written before read the new fields' defaults or nulls. In a replay, which begins with the newest schema
+        of the catalog, an older one changes nothing."""
+        if schema.version > self.schema.version:
+            self.schema = schema
+            for segment in self.growing():
+                segment.extend_schema(schema)
 
     def _apply_deletes(self, keys: Column, record: WriteRecord, position: Position) -> None:
         count = len(keys)

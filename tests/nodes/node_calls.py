@@ -175,7 +175,12 @@ class Client:
         params = {key: str(more.pop(key)) for key in ("limit", "offset", "iterator") if key in more}
         return await self.proxy.query(
             QueryRequest(
-                collection=self.name, filter=filter, output_fields=fields, params=params, consistency=consistency, **more
+                collection=self.name,
+                filter=filter,
+                output_fields=fields,
+                params=params,
+                consistency=consistency,
+                **more,
             )
         )
 

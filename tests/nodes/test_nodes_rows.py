@@ -204,7 +204,7 @@ def test_filtered_and_range_search(composed: Any) -> None:
     async def scenario(world: World) -> None:
         client = Client(world)
         await client.create()
-        await client.insert(rows(range(0, 40)))
+        await client.insert(rows(range(40)))
         await client.flush()
         await client.insert(rows(range(40, 60)))
         found = await client.search([41, 0], 4, filter="id % 10 == 0")

@@ -1,1 +1,1 @@
-"""TBD."""
+"""Computed fields and rerankers."""

@@ -34,7 +34,8 @@ from elanus.nodes.codec import through_codec
 from elanus.nodes.contracts import Coordinator, Data, Frontend, ProxyCache, Query, Streaming
 from elanus.nodes.coordinator.background import BackgroundLimits
 from elanus.nodes.coordinator.coordinator import Coordinator as CoordinatorRole
-from elanus.nodes.coordinator.leader import Leader, Peers, Surroundings, elect
+from elanus.nodes.coordinator.ground import Peers, Surroundings
+from elanus.nodes.coordinator.leader import Leader, elect
 from elanus.nodes.data.node import DataNode
 from elanus.nodes.proxy.proxy import Proxy
 from elanus.nodes.query.node import QueryNode
@@ -230,8 +231,8 @@ class World:
             retention_ms=options.retention_ms,
         )
         free_bytes = partial(doors.files.free_bytes, ground.folder)
-        storage = Storage(doors, meta, objects)
-        streaming = self.parts.streaming(1, storage, log, execution, limits, free_bytes, events)
+        storage = Storage(doors, meta, objects, free_bytes)
+        streaming = self.parts.streaming(1, storage, log, execution, limits, events)
         query = {number: self.parts.query(doors, objects, execution) for number in range(1, options.query_nodes + 1)}
         data = self.parts.data(doors, objects)
         coordinator = CoordinatorRole()

@@ -28,7 +28,8 @@ from elanus.meta.sqlite import open_sqlite
 from elanus.nodes.contracts import Data, ProxyCache, Query, Streaming
 from elanus.nodes.coordinator.background import BackgroundLimits
 from elanus.nodes.coordinator.coordinator import Coordinator
-from elanus.nodes.coordinator.leader import Leader, Peers, Surroundings, elect
+from elanus.nodes.coordinator.ground import Peers, Surroundings
+from elanus.nodes.coordinator.leader import Leader, elect
 from elanus.nodes.data.node import DataNode
 from elanus.nodes.proxy.proxy import Proxy
 from elanus.nodes.query.node import QueryNode
@@ -105,7 +106,7 @@ class Standalone:
             guard=self._lock.check,
             events=self.events,
         )
-        storage = Storage(doors, self.meta, self.objects)
+        storage = Storage(doors, self.meta, self.objects, partial(doors.files.free_bytes, folder))
         limits = StreamingLimits(
             growing_bytes_max=settings.segment.flush_bytes_max,
             growing_bytes_stop=settings.segment.growing_bytes_max,
@@ -113,8 +114,7 @@ class Standalone:
             free_bytes_min=settings.storage.free_bytes_min,
             retention_ms=settings.compaction.retention_ms,
         )
-        free_bytes = partial(doors.files.free_bytes, folder)
-        self.streaming = StreamingNode(NODE_ID, storage, log, execution, limits, free_bytes, self.events)
+        self.streaming = StreamingNode(NODE_ID, storage, log, execution, limits, self.events)
         self.query = QueryNode(doors, self.objects, execution)
         self.data = DataNode(doors, self.objects, settings.index.build_threads or available_cores())
         self.coordinator = Coordinator()

@@ -118,7 +118,7 @@ class GrpcServer:
         yield _NOT_SERVING
 
 
-class _Dispatch(grpc.GenericRpcHandler):  # type: ignore[misc]
+class _Dispatch(grpc.GenericRpcHandler):
     """Finds the handler of a call by its path; None makes gRPC answer UNIMPLEMENTED."""
 
     def __init__(self, handlers: dict[str, Any]) -> None:

@@ -15,10 +15,8 @@ from typing import Final
 
 import msgspec
 
-from elanus.base.doors import Doors
 from elanus.base.errors import Action, ElanusError
-from elanus.base.events import Events
-from elanus.meta.manifests import Manifests, Refused, ShardEdit
+from elanus.meta.manifests import Refused, ShardEdit
 from elanus.meta.records import Collection, CollectionState
 from elanus.meta.store import Compare
 from elanus.model.errors import SchemaMismatchError
@@ -28,6 +26,7 @@ from elanus.model.segment import Manifest, SegmentEntry
 from elanus.model.timestamp import compose
 from elanus.nodes.contracts import BuildTask, CompactTask, Data
 from elanus.nodes.coordinator.catalog import Catalog
+from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.coordinator.maintenance import (
     CompactionPolicy,
     add_index,
@@ -66,23 +65,21 @@ class Background:
 
     def __init__(
         self,
-        doors: Doors,
-        manifests: Manifests,
+        ground: Surroundings,
         catalog: Catalog,
         placement: Placement,
         ids: IdAllocator,
         guard: Compare,
         limits: BackgroundLimits,
-        events: Events,
     ) -> None:
-        self._doors = doors
-        self._manifests = manifests
+        self._doors = ground.doors
+        self._manifests = ground.manifests
+        self._events = ground.events
         self._catalog = catalog
         self._placement = placement
         self._ids = ids
         self._guard = guard
         self._limits = limits
-        self._events = events
         self._data: list[Data] = []
         self._dirty: dict[int, float] = {}
         self._wake = asyncio.Event()

@@ -11,10 +11,7 @@ Nothing is deleted by age, and nothing when the store holds no catalog at all.
 
 from __future__ import annotations
 
-from elanus.base.doors import Doors
-from elanus.base.events import Events
 from elanus.meta.catalog import fetch, remove, remove_all, run, stored
-from elanus.meta.manifests import Manifests
 from elanus.meta.records import (
     Collection,
     CollectionState,
@@ -24,13 +21,13 @@ from elanus.meta.records import (
     schemas_prefix,
     shard_key,
 )
-from elanus.meta.store import Compare, MetaStore
+from elanus.meta.store import Compare
 from elanus.model.segment import FileRef, Manifest
 from elanus.nodes.coordinator.catalog import Catalog
+from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.coordinator.placement import Placement
 from elanus.objects import paths
 from elanus.objects.checksums import read_verified
-from elanus.objects.store import ObjectStore
 
 
 def files_of(manifest: Manifest) -> set[str]:
@@ -44,13 +41,12 @@ def files_of(manifest: Manifest) -> set[str]:
 class Collector:
     """See the module's head."""
 
-    def __init__(self, doors: Doors, meta: MetaStore, objects: ObjectStore, guard: Compare, events: Events) -> None:
-        self._doors = doors
-        self._meta = meta
-        self._objects = objects
+    def __init__(self, ground: Surroundings, guard: Compare) -> None:
+        self._doors = ground.doors
+        self._meta = ground.meta
+        self._objects = ground.objects
         self._guard = guard
-        self._events = events
-        self._manifests = Manifests(doors, meta, objects)
+        self._manifests = ground.manifests
         self._known: dict[str, set[str]] = {}
         self._seen_version: dict[str, int] = {}
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from elanus.base.doors import Doors
 from elanus.base.errors import FencedError
 from elanus.meta.catalog import (
     alter_schema,
@@ -25,14 +24,15 @@ from elanus.meta.catalog import (
     run,
     tombstone,
 )
-from elanus.meta.manifests import Manifests, Refused, ShardEdit
+from elanus.meta.manifests import Refused, ShardEdit
 from elanus.meta.records import INTENTS, Collection, CollectionState, Intent, ShardPointer, shard_key
-from elanus.meta.store import Compare, MetaStore, Transaction
+from elanus.meta.store import Compare, Transaction
 from elanus.model.channel import Position, pchannel_of
 from elanus.model.records import ShardChange
 from elanus.model.segment import Manifest
 from elanus.nodes.contracts import ShardTarget, Streaming
 from elanus.nodes.coordinator.catalog import Catalog
+from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.coordinator.intents import (
     AlterSchema,
     Body,
@@ -45,7 +45,6 @@ from elanus.nodes.coordinator.intents import (
     decode_body,
     encode_body,
 )
-from elanus.objects.store import ObjectStore
 
 
 class ShardDdl:
@@ -53,18 +52,16 @@ class ShardDdl:
 
     def __init__(
         self,
-        doors: Doors,
-        meta: MetaStore,
-        objects: ObjectStore,
+        ground: Surroundings,
         catalog: Catalog,
         guard: Compare,
         owner_of: Callable[[str], Streaming],
     ) -> None:
-        self._meta = meta
+        self._meta = ground.meta
         self._catalog = catalog
         self._guard = guard
         self._owner_of = owner_of
-        self._manifests = Manifests(doors, meta, objects)
+        self._manifests = ground.manifests
 
     async def begin(self, intent_id: int, body: Body) -> None:
         """Write the intent and carry it to its end."""

@@ -8,53 +8,26 @@ wakes placement and background work for its collection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from elanus.base.doors import Doors
 from elanus.base.errors import Action, ElanusError, UnavailableError
-from elanus.base.events import Events
 from elanus.meta.catalog import assign, create, elected, fetch_channel, run, stored
-from elanus.meta.manifests import Manifests
 from elanus.meta.records import SHARDS, CollectionState, Database, Election, ShardPointer
-from elanus.meta.store import MetaStore
 from elanus.model.channel import pchannel_name
 from elanus.model.schema import DEFAULT_DATABASE
-from elanus.nodes.contracts import Data, ProxyCache, Query, Streaming
+from elanus.nodes.contracts import Streaming
 from elanus.nodes.coordinator.background import Background, BackgroundLimits
 from elanus.nodes.coordinator.catalog import Catalog
 from elanus.nodes.coordinator.collector import Collector
 from elanus.nodes.coordinator.ddl import ShardDdl
+from elanus.nodes.coordinator.ground import Peers, Surroundings
 from elanus.nodes.coordinator.oracle import IdAllocator, TimestampOracle
 from elanus.nodes.coordinator.placement import Placement
-from elanus.objects.store import ObjectStore
 
 LEASE_S: Final = 15.0
 RETRY_S: Final = 0.5
 SETTLE_S: Final = 0.1
 DEFAULT_DATABASE_ID: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Peers:
-    """The other roles, by node id."""
-
-    streaming: Mapping[int, Streaming]
-    query: Mapping[int, Query]
-    data: Sequence[Data]
-    proxies: Sequence[ProxyCache]
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a coordinator stands on."""
-
-    node_id: int
-    doors: Doors
-    meta: MetaStore
-    objects: ObjectStore
-    events: Events
 
 
 class Leader:
@@ -69,18 +42,13 @@ class Leader:
         self.guard = elected(term)
         self.pchannels = tuple(pchannel_name(number) for number in range(pchannel_count))
         self.owners: dict[str, int] = {}
-        doors, meta, objects = ground.doors, ground.meta, ground.objects
-        self.catalog = Catalog(meta)
-        self.oracle = TimestampOracle(meta, doors.clock, self.guard)
-        self.ids = IdAllocator(meta, doors.clock, self.guard)
-        self.placement = Placement(doors, meta, objects, self.catalog, self.owner_of, peers.query)
-        manifests = Manifests(doors, meta, objects)
-        self.background = Background(
-            doors, manifests, self.catalog, self.placement, self.ids, self.guard, limits, ground.events
-        )
-        self.ddl = ShardDdl(doors, meta, objects, self.catalog, self.guard, self.owner_of)
-        self.collector = Collector(ground.doors, meta, objects, self.guard, ground.events)
-        self.reconciled: dict[int, asyncio.Event] = {}
+        self.catalog = Catalog(ground.meta)
+        self.oracle = TimestampOracle(ground.meta, ground.doors.clock, self.guard)
+        self.ids = IdAllocator(ground.meta, ground.doors.clock, self.guard)
+        self.placement = Placement(ground, self.catalog, self.owner_of, peers.query)
+        self.background = Background(ground, self.catalog, self.placement, self.ids, self.guard, limits)
+        self.ddl = ShardDdl(ground, self.catalog, self.guard, self.owner_of)
+        self.collector = Collector(ground, self.guard)
         self._wanted: set[int] = set()
         self._wake = asyncio.Event()
         self._locks: dict[int, asyncio.Lock] = {}

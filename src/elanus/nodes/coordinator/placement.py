@@ -11,15 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from elanus.base.doors import Doors
-from elanus.meta.manifests import Manifests
 from elanus.meta.records import Collection, CollectionState, LoadRecord, ShardPointer
-from elanus.meta.store import MetaStore
 from elanus.model.channel import pchannel_of
 from elanus.model.segment import Manifest, SegmentEntry
 from elanus.nodes.contracts import Query, SegmentLoad, ShardStatus, ShardTarget, Streaming
 from elanus.nodes.coordinator.catalog import Catalog
-from elanus.objects.store import ObjectStore
+from elanus.nodes.coordinator.ground import Surroundings
 
 
 @dataclass(slots=True)
@@ -39,9 +36,7 @@ class Placement:
 
     def __init__(
         self,
-        doors: Doors,
-        meta: MetaStore,
-        objects: ObjectStore,
+        ground: Surroundings,
         catalog: Catalog,
         owner_of: Callable[[str], Streaming],
         query_nodes: Mapping[int, Query],
@@ -49,7 +44,7 @@ class Placement:
         self._catalog = catalog
         self._owner_of = owner_of
         self._query_nodes = query_nodes
-        self._manifests = Manifests(doors, meta, objects)
+        self._manifests = ground.manifests
         self.shards: dict[str, ShardState] = {}
         self._progress: dict[int, tuple[int, int]] = {}
         self._expected: set[int] = set()

@@ -18,6 +18,7 @@ manifest once more, unchanged, so that it does not hold the whole channel's log.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -43,11 +44,12 @@ from elanus.segment.storage import SegmentPlace, write_segment
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Where a flush writes."""
+    """Where a streaming node writes; `free_bytes` is the room left on the disk of its log."""
 
     doors: Doors
     meta: MetaStore
     objects: ObjectStore
+    free_bytes: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ they hold exactly what was applied, and replay adds what a batch of unknown outc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -87,7 +87,6 @@ class StreamingNode:
         log: Log,
         execution: Execution,
         limits: StreamingLimits,
-        free_bytes: Callable[[], int],
         events: Events,
     ) -> None:
         self.node_id = node_id
@@ -95,7 +94,6 @@ class StreamingNode:
         self._log = log
         self._execution = execution
         self._limits = limits
-        self._free_bytes = free_bytes
         self._events = events
         self._channels: dict[str, _Owned] = {}
         self._opening: dict[str, asyncio.Lock] = {}
@@ -251,7 +249,7 @@ class StreamingNode:
         """Refuse a write for want of memory or disk, before it is stamped."""
         if shard.growing_bytes > self._limits.growing_bytes_stop:
             raise OverloadedError(f"{shard.vchannel} holds too much growing data; it is being sealed")
-        if self._free_bytes() < self._limits.free_bytes_min:
+        if self._storage.free_bytes() < self._limits.free_bytes_min:
             raise DiskFullError("disk limit exceeded: too little room is left for writes")
 
     def batch_applied(self, shards: list[Shard]) -> None:

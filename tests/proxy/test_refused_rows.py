@@ -340,7 +340,6 @@ SCHEMAS: dict[str, tuple[Any, str, int]] = {
         "dim should not be specified for sparse vector field v",
         65535,
     ),
-    "null vector": (schema(ID, field("v", DataType.FLOAT_VECTOR, nullable=True)), "vector type not support null", 1100),
     "no length": (
         schema(ID, VECTOR, field("s", DataType.VARCHAR)),
         "type param(max_length) should be specified for the field(s) of collection c",

@@ -109,7 +109,7 @@ def test_calls_of_later_servers_and_services_are_unknown(channel: grpc.Channel) 
 
 
 def test_unserved_calls_are_refused_in_their_own_type(channel: grpc.Channel) -> None:
-    assert call(channel, "HybridSearch").status.code == 10
+    assert call(channel, "RunAnalyzer").status.code == 10
     assert call(channel, "CreateRole").code == 10
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from elanus.model.errors import BadParameterError, UnsupportedError
 from elanus.model.requests import (
+    AddFieldRequest,
     AliasRequest,
     AlterPropertiesRequest,
     CollectionRequest,
@@ -29,7 +30,7 @@ from elanus.model.requests import (
 )
 from elanus.model.types import ConsistencyLevel
 from elanus.wire.messages import messages
-from elanus.wire.schemas import decode_schema, flat_params, pairs
+from elanus.wire.schemas import decode_added_field, decode_schema, flat_params, pairs
 
 _DEFAULT_RESOURCE_GROUP: Final = "__default_resource_group"
 _SHOW_IN_MEMORY: Final = 1
@@ -111,6 +112,16 @@ def alter_collection(data: bytes, database: str) -> AlterPropertiesRequest:
         collection_id=message.collectionID,
         properties=pairs(message.properties),
         delete_keys=tuple(message.delete_keys),
+    )
+
+
+def add_field(data: bytes, database: str) -> AddFieldRequest:
+    message = messages().AddCollectionFieldRequest.FromString(data)
+    return AddFieldRequest(
+        database=message.db_name or database,
+        collection=message.collection_name,
+        collection_id=message.collectionID,
+        field=decode_added_field(message.schema),
     )
 
 

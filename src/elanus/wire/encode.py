@@ -20,6 +20,7 @@ from elanus.model.requests import (
     SegmentInfo,
 )
 from elanus.model.timestamp import physical_ms
+from elanus.wire import pack
 from elanus.wire.messages import messages
 from elanus.wire.schemas import fill_schema, set_pairs
 
@@ -41,6 +42,11 @@ def _serialized(message: Any) -> bytes:
 def success() -> bytes:
     """A `Status` of success: all defaults."""
     return b""
+
+
+def truncated() -> bytes:
+    """`TruncateCollectionResponse`, whose first field is the status."""
+    return pack.chunk(1, success())
 
 
 def truth(value: bool) -> bytes:

@@ -99,6 +99,14 @@ def decode_schema(data: bytes) -> CollectionSchema:
     )
 
 
+def decode_added_field(data: bytes) -> FieldSchema:
+    """The serialized `FieldSchema` of an add-field call."""
+    try:
+        return decode_field_schema(messages().FieldSchema.FromString(data))
+    except DecodeError as error:
+        raise BadParameterError("the field is not a FieldSchema") from error
+
+
 def decode_field_schema(message: Any) -> FieldSchema:
     """One `FieldSchema` as a client sends it."""
     data_type = data_type_of(message.data_type)

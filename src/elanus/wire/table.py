@@ -139,6 +139,14 @@ _COLLECTIONS: Final = (
         lambda frontend, request: frontend.alter_collection(request), _done, mutates=True,
     ),
     Call(
+        "AddCollectionField", "AddCollectionField", Quota.COLLECTION, decode.add_field,
+        lambda frontend, request: frontend.add_field(request), _done, mutates=True,
+    ),
+    Call(
+        "TruncateCollection", "DropCollection", Quota.COLLECTION, _collection("TruncateCollectionRequest"),
+        lambda frontend, request: frontend.truncate_collection(request), _constant(encode.truncated), mutates=True,
+    ),
+    Call(
         "GetCollectionStatistics", "GetStatistics", Quota.NONE, _collection("GetCollectionStatisticsRequest"),
         lambda frontend, request: frontend.collection_row_count(request),
         _of_reply(encode.statistics, "GetCollectionStatisticsResponse"),
@@ -353,11 +361,9 @@ _MAINTENANCE: Final = (
 )  # fmt: skip
 
 _UNSERVED: Final = (
-    ("AddCollectionField", "AddCollectionField", Quota.COLLECTION),
     ("AddCollectionFunction", "CreateCollection", Quota.COLLECTION),
     ("AlterCollectionFunction", "CreateCollection", Quota.COLLECTION),
     ("DropCollectionFunction", "CreateCollection", Quota.COLLECTION),
-    ("TruncateCollection", "DropCollection", Quota.COLLECTION),
     ("ListIndexedSegment", "", Quota.NONE),
     ("DescribeSegmentIndexData", "", Quota.NONE),
     ("HybridSearch", "Search", Quota.SEARCH),

@@ -12,16 +12,19 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from elanus.base.limits import TOP_K_MAX
 from elanus.index.registry import validate_search
-from elanus.model.errors import BadParameterError, NoIndexError, RequestError, UnsupportedError
+from elanus.index.sparse import packed_queries
+from elanus.model.columns import Column
+from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
 from elanus.model.requests import SearchRequest
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.outputs import Outputs, expanded
-from elanus.nodes.proxy.values import check_finite
+from elanus.nodes.proxy.values import check_finite, checked_values
 
 _CONTROL_KEYS: Final = frozenset(
     [
@@ -104,7 +107,7 @@ def _new_plan(entry: CollectionEntry, request: SearchRequest) -> SearchPlan:
     field = _anns_field(entry, params.get("anns_field", ""))
     index = entry.indexes.get(field.field_id)
     if index is None:
-        raise NoIndexError(entry.name)
+        raise RequestError(f"field {field.name} is not loaded, please reload the collection")
     metric = _metric(params.get("metric_type") or str(engine.get("metric_type") or ""), index.metric_type)
     checked = validate_search(index.index_type, metric, engine, limit + offset)
     return SearchPlan(
@@ -275,7 +278,7 @@ def checked_queries(field: FieldSchema, request: SearchRequest) -> np.ndarray:
             )
         queries = as_float16(queries) if kind is DataType.FLOAT16_VECTOR else as_bfloat16(queries)
     if kind is DataType.SPARSE_FLOAT_VECTOR:
-        return queries
+        return _sparse_queries(field, queries)
     width = field.dimension // 8 if kind is DataType.BINARY_VECTOR else field.dimension
     if queries.ndim != 2 or queries.shape[1] != width:
         raise RequestError(
@@ -285,6 +288,13 @@ def checked_queries(field: FieldSchema, request: SearchRequest) -> np.ndarray:
     if kind is DataType.FLOAT_VECTOR:
         check_finite(queries)
     return queries
+
+
+def _sparse_queries(field: FieldSchema, queries: np.ndarray) -> np.ndarray:
+    """Rows of entries, checked as stored rows are, in the layout that crosses to the shards."""
+    rows = queries.tolist()
+    checked_values(field, Column(pa.array(rows, pa.large_binary())))
+    return packed_queries(rows)
 
 
 def as_float16(queries: np.ndarray) -> np.ndarray:

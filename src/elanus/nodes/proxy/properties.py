@@ -63,7 +63,8 @@ def check_alteration(request: AlterPropertiesRequest) -> None:
     if "dynamicfield.enabled" in request.properties:
         if request.properties["dynamicfield.enabled"].lower() != "true":
             raise BadParameterError("dynamic schema cannot supported to be disabled")
-        raise UnsupportedError("switching the dynamic field on later")
+        if len(request.properties) > 1:
+            raise BadParameterError("dynamic schema cannot be enabled together with other properties")
     check_collection_properties(request.properties)
 
 

@@ -18,6 +18,7 @@ from elanus.model.errors import (
     UnsupportedError,
 )
 from elanus.model.requests import (
+    AddFieldRequest,
     AliasReply,
     AliasRequest,
     AlterPropertiesRequest,
@@ -64,7 +65,7 @@ from elanus.nodes.proxy.names import check_alias, check_collection_name, check_d
 from elanus.nodes.proxy.properties import check_alteration, check_field_alteration, check_while_loaded
 from elanus.nodes.proxy.reads import Reader
 from elanus.nodes.proxy.routes import Routes
-from elanus.nodes.proxy.schema import checked_creation
+from elanus.nodes.proxy.schema import check_added_field, checked_creation
 from elanus.nodes.proxy.upsert import Upserter
 from elanus.nodes.proxy.writes import Writer
 
@@ -143,6 +144,17 @@ class Proxy:
             check_field_alteration(request, entry)
         check_while_loaded(request, entry)
         await self._coordinator.alter_collection(_located(request))
+
+    async def add_field(self, request: AddFieldRequest) -> None:
+        self._allow("AddCollectionField", request)
+        entry = await self._cache.get(request)
+        check_added_field(entry.schema, request.field)
+        await self._coordinator.add_field(_located(request))
+
+    async def truncate_collection(self, request: CollectionRequest) -> None:
+        self._allow("DropCollection", request)
+        check_collection_name(request.collection)
+        await self._coordinator.truncate_collection(_located(request))
 
     async def collection_row_count(self, request: CollectionRequest) -> int:
         self._allow("GetStatistics", request)

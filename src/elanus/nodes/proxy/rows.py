@@ -133,6 +133,9 @@ def constant(field: FieldSchema, value: Any, row_count: int) -> Column:
 def filler(field: FieldSchema, row_count: int) -> Any:
     """Values that stand where rows have none."""
     dtype = NUMPY_DTYPES.get(field.data_type)
+    if dtype is not None and field.data_type.is_vector:
+        width = field.dimension // 8 if field.data_type is DataType.BINARY_VECTOR else field.dimension
+        return np.zeros((row_count, width), dtype)
     if dtype is not None:
         return np.zeros(row_count, dtype)
     empty: Any = [] if field.data_type is DataType.ARRAY else "" if field.data_type.is_string else b""

@@ -110,6 +110,30 @@ def numbered(schema: CollectionSchema) -> CollectionSchema:
     return msgspec.structs.replace(schema, fields=fields)
 
 
+def check_added_field(schema: CollectionSchema, field: FieldSchema) -> None:
+    """Whether a field may join rows that do not have it."""
+    check_field_name(field.name)
+    if field.name in SYSTEM_FIELD_NAMES or field.is_dynamic:
+        raise BadParameterError(f"not support to add system field, field name = {field.name}")
+    if field.is_primary:
+        raise BadParameterError(f"not support to add pk field, field name = {field.name}")
+    if field.auto_id:
+        raise BadParameterError(f"only primary field can speficy AutoID with true, field name = {field.name}")
+    if field.is_partition_key:
+        raise BadParameterError(f"not support to add partition key field, field name  = {field.name}")
+    if not field.nullable:
+        raise BadParameterError(f"added field must be nullable, please check it, field name = {field.name}")
+    if field.is_clustering_key and any(one.is_clustering_key for one in schema.fields):
+        raise BadParameterError(f"already has another clutering key field, field name: {field.name}")
+    if schema.field(field.name) is not None:
+        raise BadParameterError(f"duplicate field name: {field.name}")
+    if sum(not one.is_dynamic for one in schema.fields) >= FIELD_COUNT_MAX:
+        raise BadParameterError(f"The number of fields has reached the maximum value {FIELD_COUNT_MAX}")
+    if field.data_type.is_vector and len(schema.vector_fields) >= VECTOR_FIELD_COUNT_MAX:
+        raise BadParameterError(f"maximum vector field's number should be limited to {VECTOR_FIELD_COUNT_MAX}")
+    _check_field(field, schema.name)
+
+
 def _partition_count(schema: CollectionSchema, asked: int) -> int:
     if schema.partition_key is None:
         if asked > 0:
@@ -250,8 +274,6 @@ def _check_array(field: FieldSchema, collection: str) -> None:
 
 def _check_vector(field: FieldSchema) -> None:
     kind, name = field.data_type, field.name
-    if field.nullable:
-        raise BadParameterError(f"vector type not support null, fieldName: {name}")
     if kind is DataType.SPARSE_FLOAT_VECTOR:
         if "dim" in field.type_params:
             raise RequestError(f"dim should not be specified for sparse vector field {name}({field.field_id})")

@@ -94,7 +94,7 @@ class SegmentSettings(Section, frozen=True, kw_only=True):
     flush_bytes_max: Annotated[
         int,
         Meta(ge=64 * KIB, le=16 * GIB, description="A growing segment of this size is flushed."),
-    ] = 64 * MIB
+    ] = 128 * MIB
     flush_idle_s: Annotated[
         float,
         Meta(ge=0.1, le=86400.0, description="A growing segment without new rows for so long is flushed."),

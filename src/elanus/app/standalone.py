@@ -25,6 +25,7 @@ from elanus.meta.catalog import create, fetch, run
 from elanus.meta.local import LocalMetaStore
 from elanus.meta.records import CLUSTER, Cluster
 from elanus.meta.sqlite import open_sqlite
+from elanus.model.arrow import leave_pandas_out
 from elanus.nodes.contracts import Data, ProxyCache, Query, Streaming
 from elanus.nodes.coordinator.background import BackgroundLimits
 from elanus.nodes.coordinator.coordinator import Coordinator
@@ -65,6 +66,7 @@ class Standalone:
     @classmethod
     async def start(cls, settings: Settings) -> Standalone:
         """Open the folder, recover, and serve. InUseError; CorruptedError naming the file; DiskFullError."""
+        leave_pandas_out()
         folder = os.path.abspath(settings.storage.data)  # noqa: ASYNC240 - nobody is served yet
         os.makedirs(folder, exist_ok=True)
         lock = FolderLock.acquire(folder)
@@ -88,12 +90,22 @@ class Standalone:
         self.leader: Leader = await elect(
             Surroundings(NODE_ID, self.doors, self.meta, self.objects, self.events),
             self._peers,
-            BackgroundLimits(self._settings.segment.segment_bytes_max, self._settings.compaction.retention_ms),
+            self._background_limits(),
             self._settings.log.pchannel_count,
         )
         self.coordinator.lead(self.leader)
         await self.leader.start()
         await self._listen()
+
+    def _background_limits(self) -> BackgroundLimits:
+        compaction = self._settings.compaction
+        return BackgroundLimits(
+            segment_bytes_max=self._settings.segment.segment_bytes_max,
+            retention_ms=compaction.retention_ms,
+            compacts=compaction.enabled,
+            merge_count_min=compaction.segment_count_min,
+            deleted_ratio_min=compaction.deleted_ratio_min,
+        )
 
     def _build_roles(self, folder: str) -> None:
         settings, doors = self._settings, self.doors

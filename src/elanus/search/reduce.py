@@ -26,7 +26,7 @@ def key_ranks(keys: Values) -> npt.NDArray[np.int64]:
     order = np.asarray(pc.array_sort_indices(coded.dictionary))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    return rank[np.asarray(coded.indices)]
+    return np.asarray(rank[np.asarray(coded.indices)])
 
 
 def merge_hits(parts: Sequence[Hits], query_count: int, limit: int, larger_is_better: bool) -> Hits:

@@ -44,10 +44,15 @@ TTL_PROPERTY: Final = "collection.ttl.seconds"
 
 
 class BackgroundLimits(msgspec.Struct, frozen=True):
-    """Size of segments, and how long deleted rows stay readable for reads at an older timestamp."""
+    """`segment_bytes_max`: no merge makes a larger segment. `retention_ms`: how long deleted rows stay readable for reads
+    at an older timestamp. `compacts`: whether compaction starts by itself. `merge_count_min` small segments are merged
+    at once (two, when the shard is calm); `deleted_ratio_min`: a segment with that share of deletes is rewritten."""
 
     segment_bytes_max: int
     retention_ms: int
+    compacts: bool = True
+    merge_count_min: int = 4
+    deleted_ratio_min: float = 0.2
 
 
 @dataclass(slots=True)
@@ -141,18 +146,22 @@ class Background:
                 self._events.warning("background.compaction_failed", shard=vchannel, error=error.message)
         if manual:
             return True
-        policy = CompactionPolicy(self._limits.segment_bytes_max, merge_count_min=2 if calm else 4)
-        plans = plan_compactions(manifest, policy) if self._data else []
+        policy = self._policy(2 if calm else self._limits.merge_count_min)
+        plans = plan_compactions(manifest, policy) if self._limits.compacts else []
         for plan in plans:
             await self._run_compaction(collection, manifest, plan, 0)
         if plans:
             return True
-        waiting = plan_compactions(manifest, msgspec.structs.replace(policy, merge_count_min=2))
+        waiting = plan_compactions(manifest, self._policy(2)) if self._limits.compacts else []
         held = {entry.segment_id for plan in waiting for entry in plan}
         for entry, definition in plan_builds(manifest, collection.indexes, collection.schema):
             if entry.segment_id not in held:
                 await self._build(collection, vchannel, entry, definition)
         return bool(held)
+
+    def _policy(self, merge_count_min: int) -> CompactionPolicy:
+        limits = self._limits
+        return CompactionPolicy(limits.segment_bytes_max, merge_count_min, limits.deleted_ratio_min)
 
     # --- tasks ------------------------------------------------------------------------------------------------------
     async def _build(
@@ -216,7 +225,7 @@ class Background:
     async def compact(self, collection: Collection, compaction_id: int) -> int:
         """Plan everything that helps now; the number of merges planned."""
         planned = 0
-        policy = CompactionPolicy(self._limits.segment_bytes_max)
+        policy = self._policy(2)
         for vchannel in collection.vchannels:
             state = await self._placement.shard(vchannel)
             plans = plan_compactions(state.manifest, policy, manual=True) if state is not None else []

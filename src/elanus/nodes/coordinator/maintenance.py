@@ -20,16 +20,17 @@ from elanus.model.segment import DeleteFile, IndexFile, Manifest, SegmentEntry
 
 INDEX_ROWS_MIN: Final = 1024
 """Segments with fewer rows are searched exactly; their index counts as finished."""
-DELETED_SHARE_MAX: Final = 0.2
 DELETE_FILES_MAX: Final = 16
 SIZE_RATIO_MAX: Final = 4
 
 
 class CompactionPolicy(msgspec.Struct, frozen=True):
-    """`segment_bytes_max`: no merge makes a larger segment. `merge_count_min`: small segments that call for one."""
+    """`segment_bytes_max`: no merge makes a larger segment. `merge_count_min`: small segments that call for one.
+    `deleted_ratio_min`: share of deletes not folded in that calls for a rewrite."""
 
     segment_bytes_max: int
     merge_count_min: int = 4
+    deleted_ratio_min: float = 0.2
 
 
 def plan_compactions(
@@ -39,30 +40,27 @@ def plan_compactions(
 
     `manual` asks for whatever helps: any two segments that fit together, any segment with deletes not folded in."""
     plans: list[tuple[SegmentEntry, ...]] = []
-    partitions = sorted({entry.partition_id for entry in manifest.segments})
-    for partition_id in partitions:
+    for partition_id in sorted({entry.partition_id for entry in manifest.segments}):
         entries = [entry for entry in manifest.segments if entry.partition_id == partition_id]
-        groups = _merges(entries, policy, 2 if manual else policy.merge_count_min)
-        merged = {entry.segment_id for group in groups for entry in group}
-        rewrites = [(e,) for e in entries if e.segment_id not in merged and _wants_rewrite(e, manifest, manual)]
-        plans.extend((*groups, *rewrites))
+        group = _mergeable(entries, policy, manual)
+        if group:
+            plans.append(group)
+        plans += [(e,) for e in entries if e not in group and _wants_rewrite(e, manifest, policy, manual)]
     return plans
 
 
-def _merges(
-    entries: Sequence[SegmentEntry], policy: CompactionPolicy, count_min: int
-) -> list[tuple[SegmentEntry, ...]]:
-    """The smallest segments that fit together into one, if they are enough. A segment much larger than all smaller
-    ones together stays out (unless any pair will do), so that it is not rewritten for every small one that comes."""
+def _mergeable(entries: Sequence[SegmentEntry], policy: CompactionPolicy, manual: bool) -> tuple[SegmentEntry, ...]:
+    """The smallest segments that fit together into one, if they are enough. Unless asked for by hand, a segment much
+    larger than all smaller ones together stays out, so that it is not rewritten for every small one that comes."""
     group: list[SegmentEntry] = []
     size = 0
     for entry in sorted(entries, key=lambda one: (one.size_bytes, one.segment_id)):
-        lopsided = count_min > 2 and len(group) >= count_min and entry.size_bytes > SIZE_RATIO_MAX * size
+        lopsided = bool(group) and not manual and entry.size_bytes > SIZE_RATIO_MAX * size
         if size + entry.size_bytes > policy.segment_bytes_max or lopsided:
             break
         group.append(entry)
         size += entry.size_bytes
-    return [tuple(group)] if len(group) >= count_min else []
+    return tuple(group) if len(group) >= (2 if manual else policy.merge_count_min) else ()
 
 
 def unfolded(entry: SegmentEntry, manifest: Manifest) -> list[DeleteFile]:
@@ -70,12 +68,12 @@ def unfolded(entry: SegmentEntry, manifest: Manifest) -> list[DeleteFile]:
     return [file for file in manifest.deletes if file.through > entry.deletes_through]
 
 
-def _wants_rewrite(entry: SegmentEntry, manifest: Manifest, manual: bool) -> bool:
+def _wants_rewrite(entry: SegmentEntry, manifest: Manifest, policy: CompactionPolicy, manual: bool) -> bool:
     files = unfolded(entry, manifest)
     deleted = sum(file.row_count for file in files)
     if manual:
         return deleted > 0
-    return deleted > DELETED_SHARE_MAX * entry.row_count or len(files) > DELETE_FILES_MAX
+    return deleted > policy.deleted_ratio_min * entry.row_count or len(files) > DELETE_FILES_MAX
 
 
 def plan_builds(

@@ -141,13 +141,6 @@ class StreamingNode:
 
         replay_from = record.replay_from.record.position
         writer = await self._log.open(channel.pchannel, term, replay_from, confirm)
-        if writer.report.cut_bytes:
-            self._events.warning(
-                "log.torn_tail_cut",
-                file=writer.report.cut_file,
-                offset=writer.report.cut_offset,
-                bytes=writer.report.cut_bytes,
-            )
         if owned.owner is None:
             await self._load_shards(channel)
         await self._replay(channel, max(replay_from, channel.applied))

@@ -26,7 +26,6 @@ from elanus.meta.local import LocalMetaStore
 from elanus.meta.records import CLUSTER, Cluster
 from elanus.meta.sqlite import open_sqlite
 from elanus.model.arrow import leave_pandas_out
-from elanus.model.arrow import leave_pandas_out
 from elanus.nodes.contracts import Data, ProxyCache, Query, Streaming
 from elanus.nodes.coordinator.background import BackgroundLimits
 from elanus.nodes.coordinator.coordinator import Coordinator
@@ -67,7 +66,6 @@ class Standalone:
     @classmethod
     async def start(cls, settings: Settings) -> Standalone:
         """Open the folder, recover, and serve. InUseError; CorruptedError naming the file; DiskFullError."""
-        leave_pandas_out()
         leave_pandas_out()
         folder = os.path.abspath(settings.storage.data)  # noqa: ASYNC240 - nobody is served yet
         os.makedirs(folder, exist_ok=True)

@@ -112,6 +112,15 @@ class SegmentSettings(Section, frozen=True, kw_only=True):
 class CompactionSettings(Section, frozen=True, kw_only=True):
     """Merging small segments and folding in deletes, in the background."""
 
+    enabled: Annotated[bool, Meta(description="Whether compaction starts by itself.")] = True
+    segment_count_min: Annotated[
+        int,
+        Meta(ge=2, le=1024, description="So many small segments of a partition are merged at once; two, when it is calm."),
+    ] = 4
+    deleted_ratio_min: Annotated[
+        float,
+        Meta(gt=0.0, le=1.0, description="A segment with this share of deleted rows is rewritten without them."),
+    ] = 0.2
     retention_ms: Annotated[
         int,
         Meta(ge=0, description="Deleted rows younger than this stay readable at an explicit earlier timestamp."),

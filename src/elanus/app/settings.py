@@ -115,7 +115,7 @@ class CompactionSettings(Section, frozen=True, kw_only=True):
     enabled: Annotated[bool, Meta(description="Whether compaction starts by itself.")] = True
     segment_count_min: Annotated[
         int,
-        Meta(ge=2, le=1024, description="So many small segments of a partition are merged at once; two, when it is calm."),
+        Meta(ge=2, le=1024, description="So many small segments of a partition are merged at once."),
     ] = 4
     deleted_ratio_min: Annotated[
         float,

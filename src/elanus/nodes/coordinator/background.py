@@ -46,7 +46,7 @@ TTL_PROPERTY: Final = "collection.ttl.seconds"
 class BackgroundLimits(msgspec.Struct, frozen=True):
     """`segment_bytes_max`: no merge makes a larger segment. `retention_ms`: how long deleted rows stay readable for
     reads at an older timestamp. `compacts`: whether compaction starts by itself. `merge_count_min` small segments are
-    merged at once (two, when the shard is calm); `deleted_ratio_min`: a segment with that share of deletes is rewritten.
+    merged at once, two when the shard is calm. `deleted_ratio_min`: a segment with that share of deletes is rewritten.
     """
 
     segment_bytes_max: int

@@ -11,6 +11,7 @@ import os
 from functools import partial
 
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from elanus.app import logs
 from elanus.app.metrics import ServerMetrics
@@ -85,6 +86,7 @@ class Standalone:
         await self._check_cluster_id()
         initialize_thread()
         keep_heap_small()
+        threadpool_limits(1, user_api="blas")
         pa.set_memory_pool(pa.system_memory_pool())
         self._build_roles(folder)
         self.leader: Leader = await elect(

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from elanus.expr import predicates, syntax
 from elanus.expr.constants import COMPARISONS, is_number, wrap
 from elanus.expr.errors import FilterError
+from elanus.expr.geometry import SPATIAL, Meeting, Validity, nearness, shape_of
 from elanus.expr.like import LikePattern, LikeShape
 from elanus.expr.sets import NumberSet, StringSet
 from elanus.expr.terms import (
@@ -37,6 +38,7 @@ from elanus.expr.tree import (
     Not,
     Operand,
     OperandKind,
+    Spatial,
     Tree,
     conjunction,
     disjunction,
@@ -58,8 +60,7 @@ _CONTAINS: Final = {
 _NOT_SERVED: Final = frozenset(
     (
         "text_match", "phrase_match", "text_match_fuzzy", "element_filter", "match_any", "match_all", "match_least",
-        "match_most", "match_exact", "st_equals", "st_touches", "st_overlaps", "st_crosses", "st_contains",
-        "st_intersects", "st_within", "st_dwithin", "st_isvalid",
+        "match_most", "match_exact",
     )
 )  # fmt: skip
 _UNSUPPORTED_OPERATORS: Final = {
@@ -272,6 +273,13 @@ class _Binder:
                 return Predicate(Compare(self._string_argument(arguments[0], node), "==", ""))
             if name == "starts_with" and len(arguments) == 2:
                 return self._starts_with(node)
+            if name in SPATIAL and len(arguments) == 2:
+                shape = self._text_argument(arguments[1])
+                return Predicate(Spatial(self._geometry(arguments[0], SPATIAL[name]), Meeting(name, shape_of(shape))))
+            if name == "st_dwithin" and len(arguments) == 3:
+                return self._near(arguments)
+            if name == "st_isvalid" and len(arguments) == 1:
+                return Predicate(Spatial(self._geometry(arguments[0], "STIsValid"), Validity()))
         raise FilterError(f"function {node.name} with {len(arguments)} arguments is not supported")
 
     def _contains(self, node: syntax.Call, mode: str) -> Term:
@@ -310,6 +318,28 @@ class _Binder:
         if not isinstance(prefix, Constant) or not isinstance(prefix.value, str):
             raise FilterError(f"function {node.name} needs a constant prefix: {self._source(node)}")
         return Predicate(Like(operand, LikePattern(LikeShape.PREFIX, prefix.value)))
+
+    def _near(self, arguments: tuple[syntax.Node, ...]) -> Term:
+        operand = self._geometry(arguments[0], "STDWithin")
+        point, metres = self._text_argument(arguments[1]), self.term(arguments[2])
+        if not isinstance(metres, Constant):
+            source = self._source(arguments[2])
+            raise FilterError(f"distance parameter must be a numeric value (int or float), got: {source}")
+        return Predicate(Spatial(operand, nearness(point, metres.value)))
+
+    def _geometry(self, argument: syntax.Node, operation: str) -> Operand:
+        operand = self.term(argument)
+        if not isinstance(operand, Operand) or operand.data_type is not DataType.GEOMETRY:
+            raise FilterError(
+                f"{operation} operation are only supported on geometry fields now, got: {self._source(argument)}"
+            )
+        return operand
+
+    def _text_argument(self, argument: syntax.Node) -> str:
+        term = self.term(argument)
+        if not isinstance(term, Constant) or not isinstance(term.value, str):
+            raise FilterError(f"a geometry must be given as WKT text, got: {self._source(argument)}")
+        return term.value
 
 
 def _merge_equalities(trees: list[Tree]) -> list[Tree]:

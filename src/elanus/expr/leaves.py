@@ -7,7 +7,7 @@ missing path or another type is TRUE.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,9 @@ import numpy.typing as npt
 from elanus.expr import shred
 from elanus.expr.arrays import ListView, compare_values
 from elanus.expr.constants import COMPARISONS, is_number
+from elanus.expr.geometry import Shapes
 from elanus.expr.sets import BoolSet, NumberSet, StringSet
-from elanus.expr.source import Scope
+from elanus.expr.source import Scope, ShredSource
 from elanus.expr.timestamps import shifted
 from elanus.expr.tree import (
     Arithmetic,
@@ -33,8 +34,12 @@ from elanus.expr.tree import (
     Operand,
     OperandKind,
     ShiftedCompare,
+    Spatial,
 )
 from elanus.model.columns import Mask, Values
+
+_WHOLE_SHARE: Final = 8
+"""All shapes of a source are decoded once at least one in so many is wanted."""
 
 
 class Truth(NamedTuple):
@@ -73,6 +78,8 @@ def truth(leaf: Leaf, scope: Scope) -> Truth:
             return _columns(leaf, scope)
         case ShiftedCompare():
             return _shifted(leaf, scope)
+        case Spatial(operand, test):
+            return Truth(test.matches(_shapes(operand, scope)), _valid(operand, scope))
         case IsNull(operand):
             valid = _valid(operand, scope)
             return Truth(scope.full(False) if valid is None else ~valid, None)
@@ -235,6 +242,19 @@ def _like(leaf: Like, scope: Scope) -> Truth:
         return Truth((values.kinds == shred.STRING) & leaf.pattern.matches(values.strings), known)
     loaded = _load(leaf.operand, scope)
     return _present(leaf.pattern.matches(loaded.values), loaded)
+
+
+def _shapes(operand: Operand, scope: Scope) -> Shapes:
+    """The field's shapes in this scope; those of an unchanging source are decoded once, unless few are wanted."""
+    source = scope.source
+    key = ("shapes", operand.field_id)
+    shapes = source.shreds.get(key, Shapes) if isinstance(source, ShredSource) else None
+    if shapes is None:
+        if not isinstance(source, ShredSource) or _WHOLE_SHARE * scope.count < source.row_count:
+            return Shapes.of(scope.column(operand.field_id).values)
+        shapes = Shapes.of(source.column(operand.field_id).values)
+        source.shreds.put(key, shapes)
+    return shapes if scope.rows is None else shapes.take(scope.rows)
 
 
 def _exists(leaf: Exists, scope: Scope) -> Truth:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from elanus.expr.errors import FilterError
 
-_OFFSET_HOUR_MIN: Final = -12
-_OFFSET_HOUR_MAX: Final = 14
+OFFSET_HOUR_MIN: Final = -12
+OFFSET_HOUR_MAX: Final = 14
 _MONTHS_MAX: Final = 12 * 10_000
 _SECONDS_MAX: Final = 10_000 * 366 * 86_400
 _MICRO: Final = 1_000_000
@@ -70,9 +70,9 @@ def _offset(text: str) -> timezone:
         return UTC
     hours, minutes = int(text[1:3]), int(text[-2:]) if len(text) > 3 else 0
     sign = -1 if text[0] == "-" else 1
-    if not _OFFSET_HOUR_MIN <= sign * hours <= _OFFSET_HOUR_MAX:
+    if not OFFSET_HOUR_MIN <= sign * hours <= OFFSET_HOUR_MAX:
         raise FilterError(
-            f"UTC offset hour {sign * hours} is out of the valid range [{_OFFSET_HOUR_MIN}, {_OFFSET_HOUR_MAX}]"
+            f"UTC offset hour {sign * hours} is out of the valid range [{OFFSET_HOUR_MIN}, {OFFSET_HOUR_MAX}]"
         )
     return timezone(sign * timedelta(hours=hours, minutes=minutes))
 

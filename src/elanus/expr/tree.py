@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from elanus.expr.geometry import SpatialTest
 from elanus.expr.like import LikePattern
 from elanus.expr.sets import ValueSet
 from elanus.expr.syntax import PathStep
@@ -156,6 +157,14 @@ class Contains:
     every: bool
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Spatial:
+    """A GEOMETRY field passes a test."""
+
+    operand: Operand
+    test: SpatialTest
+
+
 Leaf: TypeAlias = (
     Compare
     | Arithmetic
@@ -168,6 +177,7 @@ Leaf: TypeAlias = (
     | IsNull
     | Exists
     | Contains
+    | Spatial
 )
 
 
@@ -243,7 +253,7 @@ def cost(tree: Tree) -> int:
 
 
 def _operand_cost(operand: Operand) -> int:
-    if operand.kind is OperandKind.JSON:
+    if operand.kind is OperandKind.JSON or operand.data_type is DataType.GEOMETRY:
         return 40
     if operand.data_type is DataType.ARRAY:
         return 6 if operand.value_type is not DataType.VARCHAR else 20

@@ -1,4 +1,4 @@
-"""A real server process for drills and bad input: started without waiting, watched, killed, timed."""
+"""A real server process: started without waiting, watched, killed, timed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 ANNOUNCE_S_MAX = 60.0
+STOP_S_MAX = 12.0
 
 # Small sizes, so that flushes, index builds and merges go on all the time.
 BUSY = (
@@ -45,16 +46,17 @@ class DrillServer:
             start_new_session=True,
             env=environment,
         )
+        self.announcement = ""
         self.address = ""
 
     def wait_ready(self) -> DrillServer:
         """Until it has told its address."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        if " on " not in line:
+        self.announcement = self.process.stdout.readline().strip()
+        if " on " not in self.announcement:
             self.process.wait(ANNOUNCE_S_MAX)
             raise StartRefusedError(self.process.returncode, self.errors())
-        self.address = line.partition(" on ")[2].split(",")[0]
+        self.address = self.announcement.partition(" on ")[2].split(",")[0]
         return self
 
     @property
@@ -73,15 +75,16 @@ class DrillServer:
         return self.said.read()
 
     def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
+        """SIGKILL, and wait for the end; an ended one is let go."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
         self.process.terminate()
         try:
-            self.process.communicate(timeout=12)
+            return self.process.wait(STOP_S_MAX)
         finally:
-            self.process.kill()
-        return int(self.process.returncode)
+            self.kill()

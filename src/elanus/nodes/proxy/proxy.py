@@ -129,7 +129,6 @@ class Proxy:
 
     async def rename_collection(self, request: RenameCollectionRequest) -> None:
         self._allow("RenameCollection", request)
-        check_collection_name(request.collection)
         check_collection_name(request.new_name)
         database = request.database or DEFAULT_DATABASE
         if request.new_name == request.collection and (request.new_database or database) == database:
@@ -162,12 +161,14 @@ class Proxy:
 
     async def load(self, request: LoadRequest) -> None:
         self._allow("Load", request)
+        check_collection_name(request.collection)
         if request.load_fields or request.partitions:
             check_load_fields(await self._cache.get(request), request)
         await self._coordinator.load(_located(request))
 
     async def release(self, request: PartitionsRequest) -> None:
         self._allow("Release", request)
+        check_collection_name(request.collection)
         if request.partitions:
             await self._refuse_partition_key(request, "disable release partitions if partition key mode is used")
         await self._coordinator.release(_located(request))

@@ -158,6 +158,8 @@ def _check_counts(schema: CollectionSchema) -> None:
 
 def _check_field_names(fields: Sequence[FieldSchema]) -> None:
     names = [field.name for field in fields]
+    if DYNAMIC_FIELD_NAME in names:
+        check_field_name(DYNAMIC_FIELD_NAME)
     if not SYSTEM_FIELD_NAMES.isdisjoint(names) or any(field.is_dynamic for field in fields):
         raise BadParameterError(
             f"schema contains system field: {', '.join(sorted(SYSTEM_FIELD_NAMES, key=_SYSTEM_ORDER.index))}",
@@ -243,7 +245,7 @@ def _integer(field: FieldSchema, key: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise BadParameterError(f"invalid {key} of field {field.name}: {text}") from None
+        raise BadParameterError(f"the value for {key} of field {field.name} must be an integer") from None
 
 
 def _check_max_length(field: FieldSchema, collection: str) -> None:
@@ -260,6 +262,8 @@ def _check_max_length(field: FieldSchema, collection: str) -> None:
 
 
 def _check_array(field: FieldSchema, collection: str) -> None:
+    if field.element_type is DataType.NONE:
+        raise BadParameterError(f"element data type {field.element_type.label} is not valid")
     if field.element_type not in ELEMENT_TYPES:
         raise RequestError(f"element type {field.element_type.label} is not supported")
     if field.element_type is DataType.VARCHAR:
@@ -282,18 +286,20 @@ def _check_vector(field: FieldSchema) -> None:
         raise RequestError("dimension is not defined in field type params, check type param `dim` for vector field")
     dimension = _integer(field, "dim")
     if kind is DataType.BINARY_VECTOR:
+        if dimension % 8:
+            raise RequestError(
+                f"invalid dimension: {dimension} of field {name}. binary vector dimension should be multiple of 8. "
+            )
         if not 8 <= dimension <= DIMENSION_MAX * 8:
             raise RequestError(
                 f"invalid dimension: {dimension} of field {name}. "
                 f"binary vector dimension should be in range 8 ~ {DIMENSION_MAX * 8}"
             )
-        if dimension % 8:
-            raise RequestError(
-                f"invalid dimension: {dimension} of field {name}. binary vector dimension should be multiple of 8. "
-            )
         return
+    if dimension < DIMENSION_MIN:
+        raise RequestError(f"invalid dimension: {dimension}. should be in range {DIMENSION_MIN} ~ {DIMENSION_MAX}")
     label = "int8" if kind is DataType.INT8_VECTOR else "float"
-    if not DIMENSION_MIN <= dimension <= DIMENSION_MAX:
+    if dimension > DIMENSION_MAX:
         raise RequestError(
             f"invalid dimension: {dimension} of field {name}. "
             f"{label} vector dimension should be in range {DIMENSION_MIN} ~ {DIMENSION_MAX}"

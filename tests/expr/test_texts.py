@@ -152,7 +152,7 @@ REJECTED = [
     ("not random_sample(0.5)", "random sample expression cannot be used in unary expression"),
     ("text_match(s, 'a')", "text_match is not supported yet"),
     ("phrase_match(s, 'a', 2)", "phrase_match is not supported yet"),
-    ("ST_WITHIN(g, 'POINT(1 1)')", "is not supported yet"),
+    ("ST_WITHIN(g, 'POINT(1 1)')", "STWithin operation are only supported on geometry fields now, got: g"),
     ("element_filter(s, i64 == 1)", "element_filter is not supported yet"),
     ("$[x] == 1", "is not supported yet"),
     ("s =~ 'a'", "is not supported yet"),

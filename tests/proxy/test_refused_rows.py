@@ -372,7 +372,7 @@ SCHEMAS: dict[str, tuple[Any, str, int]] = {
         "string data type not supported yet, please use VarChar type instead",
         65535,
     ),
-    "geometry": (schema(ID, VECTOR, field("g", DataType.GEOMETRY)), "fields of type Geometry", 10),
+    "text": (schema(ID, VECTOR, field("g", DataType.TEXT)), "fields of type Text", 10),
     "default type": (
         schema(ID, VECTOR, field("d", default="x")),
         "type (Int64) of field (d) is not equal to the type(DataType_VarChar) of default_value: invalid parameter",

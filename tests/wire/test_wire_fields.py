@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_columns import DENSE, SCALARS, VECTORS, field_columns, python_values, twin_message
+from wire_columns import DENSE, SCALARS, VECTORS, field_columns, python_values, twin_message, wire_type
 
-from elanus.model.columns import NUMPY_DTYPES, Column, arrow_type
+from elanus.model.columns import NUMPY_DTYPES, Column
 from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType
@@ -42,7 +42,7 @@ def assert_column(found: Any, field: FieldSchema, column: Column) -> None:
         assert found.column.values.dtype == np.dtype(NUMPY_DTYPES[field.data_type])
         assert found.column.values.flags.aligned
     elif len(column):
-        assert found.column.values.type == arrow_type(field.data_type, field.element_type)
+        assert found.column.values.type == wire_type(field.data_type, field.element_type)
     if field.data_type in DENSE and len(column):
         assert found.column.values.shape == column.values.shape
         assert found.dimension == field.dimension

@@ -9,11 +9,43 @@ import numpy as np
 
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.columns import Column
-from elanus.model.types import ConsistencyLevel
+from elanus.model.types import ConsistencyLevel, DataType
+
+
+class Grouping(msgspec.Struct, frozen=True, kw_only=True):
+    """Hits are put in groups of equal value: at most `size` of each. The value is that of the field, or what its JSON
+    holds at `path`, as `data_type`; a value that is not of the type is null, or, with `is_strict_cast`, an error. Null
+    is a group of its own. `is_strict`: look on until the groups are full, not only until there are enough of them."""
+
+    field_id: int
+    data_type: DataType
+    path: tuple[str | int, ...] = ()
+    is_strict_cast: bool = False
+    size: int = 1
+    is_strict: bool = False
+
+
+class Boost(msgspec.Struct, frozen=True, kw_only=True):
+    """Multiplies by `weight` the scores of rows that pass `filter`; with a `random_seed` by a fraction of it that is
+    drawn from the seed and the value of `random_field_id` (0: the row's place)."""
+
+    weight: float
+    filter: str = ""
+    random_seed: int | None = None
+    random_field_id: int = 0
+
+
+class Boosting(msgspec.Struct, frozen=True, kw_only=True):
+    """Several boosts are multiplied, or added, and the outcome is multiplied with the score, or added to it."""
+
+    boosts: tuple[Boost, ...]
+    adds_boosts: bool = False
+    adds_to_score: bool = False
 
 
 class VectorQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """`queries` (n, width); `params` the index's search parameters; bounds for range search or None."""
+    """`queries` (n, width); `params` the index's search parameters; bounds for range search or None. With `grouping`,
+    `k` counts groups."""
 
     field_id: int
     metric: str
@@ -22,6 +54,8 @@ class VectorQuery(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, Any] = {}
     radius: float | None = None
     range_filter: float | None = None
+    grouping: Grouping | None = None
+    boosting: Boosting | None = None
 
 
 class ShardRead(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +70,8 @@ class ShardRead(msgspec.Struct, frozen=True, kw_only=True):
     dropped_partition_ids: tuple[int, ...] = ()
     filter: str = ""
     templates: dict[str, Any] = {}
+    timezone: str = "UTC"
+    """Of times in the filter that name no offset."""
     vector: VectorQuery | None = None
     limit: int = -1
     count_only: bool = False
@@ -46,12 +82,15 @@ class ShardRead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hits(msgspec.Struct, frozen=True, kw_only=True):
-    """Search results: for each query its hits, best first, one after another. `counts` (n,) int64; `scores` float32."""
+    """Search results: for each query its hits, best first, one after another. `counts` (n,) int64; `scores` float32.
+    Of a grouped search: the groups by their best hit, each group's hits together, and `groups`, what each hit's group
+    has in common."""
 
     counts: np.ndarray
     keys: Column
     scores: np.ndarray
     fields: dict[int, Column] = {}
+    groups: Column | None = None
     read_timestamp: int = 0
     searched_row_count: int = 0
 

@@ -213,12 +213,12 @@ _SCALAR_READERS: Final[Mapping[tuple[DataType, int], Callable[[bytes, int, int, 
     (DataType.TEXT, _STRING): _read_strings,
     (DataType.JSON, _JSON): _read_bytes,
     (DataType.GEOMETRY, _GEOMETRY): _read_bytes,
-    (DataType.GEOMETRY, _GEOMETRY_TEXT): _read_bytes,
+    (DataType.GEOMETRY, _GEOMETRY_TEXT): _read_strings,
     (DataType.TIMESTAMPTZ, _TIMESTAMPTZ): _read_integers,
     (DataType.TIMESTAMPTZ, _STRING): _read_strings,
 }
-"""By type and member of `ScalarField`. Geometry texts are kept as their UTF-8 bytes; a time sent as ISO text stays a
-string column for the proxy, which knows the collection's time zone."""
+"""By type and member of `ScalarField`. Shapes and times sent as text stay string columns for the proxy, which knows the
+collection's time zone."""
 
 
 def _narrow(values: npt.NDArray[Any], data_type: DataType) -> npt.NDArray[Any]:

@@ -14,6 +14,7 @@ from elanus.model.index import IndexDefinition
 from elanus.model.schema import CollectionSchema, FieldSchema
 from elanus.model.timestamp import compose
 from elanus.nodes.contracts import CollectionView, Shard
+from elanus.nodes.proxy.forms import DEFAULT_TIMEZONE, TIMEZONE_PROPERTY
 
 PLAN_COUNT_MAX: Final = 256
 TTL_PROPERTY: Final = "collection.ttl.seconds"
@@ -39,6 +40,7 @@ class CollectionEntry:
         "readable_partition_ids",
         "schema",
         "shards",
+        "timezone",
         "ttl_ms",
         "view",
     )
@@ -62,6 +64,7 @@ class CollectionEntry:
         whole = set(self.partitions.values()) <= set(loaded)
         self.readable_partition_ids: tuple[int, ...] | None = None if whole else tuple(loaded)
         self.ttl_ms = ttl_ms(description.properties)
+        self.timezone = description.properties.get(TIMEZONE_PROPERTY, DEFAULT_TIMEZONE)
         allowed = description.properties.get(ALLOW_INSERT_AUTO_ID_PROPERTY, "false")
         self.allows_given_ids = allowed.lower() == "true"
         self.plans: dict[Any, Any] = {}

@@ -23,10 +23,13 @@ from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.routing import hashed_partitions, numbered_partitions
 
 
-def checked_filter(entry: CollectionEntry, text: str, templates: Mapping[str, Any], plan: str = "query") -> Filter:
-    """The bound filter; `plan` is the word Milvus uses in the refusal."""
+def checked_filter(
+    entry: CollectionEntry, text: str, templates: Mapping[str, Any], plan: str = "query", zone: str = ""
+) -> Filter:
+    """The bound filter; `plan` is the word Milvus uses in the refusal. Times without an offset are read in `zone`,
+    which is the collection's unless given."""
     try:
-        return parse_filter(text, entry.schema, templates)
+        return parse_filter(text, entry.schema, templates, zone or entry.timezone)
     except FilterError as error:
         raise BadParameterError(f"failed to create {plan} plan: {error.message}") from None
 

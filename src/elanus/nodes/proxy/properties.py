@@ -14,6 +14,7 @@ from elanus.model.errors import BadParameterError, CollectionLoadedError, FieldN
 from elanus.model.requests import AlterPropertiesRequest
 from elanus.model.types import ConsistencyLevel
 from elanus.nodes.proxy.entry import ALLOW_INSERT_AUTO_ID_PROPERTY, TTL_PROPERTY, CollectionEntry
+from elanus.nodes.proxy.forms import TIMEZONE_PROPERTY, check_timezone
 
 TTL_S_MAX: Final = 3_155_760_000
 BOOLEANS: Final = ("true", "false")
@@ -36,6 +37,8 @@ def check_collection_properties(properties: Mapping[str, str]) -> None:
     for key, value in _UNSERVED_KEYS.items():
         if properties.get(key, "").lower() == value:
             raise UnsupportedError(f"property {key}={value}")
+    if TIMEZONE_PROPERTY in properties:
+        check_timezone(properties[TIMEZONE_PROPERTY])
     level = properties.get("consistency_level", "Strong")
     if level.lower() not in _LEVELS and level not in ("0", "1", "2", "3", "4"):
         raise BadParameterError(f"invalid consistency level: {level}")

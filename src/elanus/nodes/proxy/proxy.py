@@ -35,6 +35,7 @@ from elanus.model.requests import (
     FlushedCollection,
     FlushRequest,
     FlushStateRequest,
+    HybridSearchRequest,
     IndexReply,
     IndexRequest,
     InsertRequest,
@@ -57,7 +58,9 @@ from elanus.model.schema import DEFAULT_DATABASE, DEFAULT_PARTITION
 from elanus.nodes.contracts import Coordinator, Streaming
 from elanus.nodes.proxy.cache import CollectionCache
 from elanus.nodes.proxy.flush import Flusher
+from elanus.nodes.proxy.forms import DEFAULT_TIMEZONE, TIMEZONE_PROPERTY, check_timezone, with_shown_defaults
 from elanus.nodes.proxy.guard import Guard, OpenGuard
+from elanus.nodes.proxy.hybrid import HybridReader
 from elanus.nodes.proxy.ids import IdAllocator
 from elanus.nodes.proxy.indexes import checked_index
 from elanus.nodes.proxy.loads import check_load_fields
@@ -65,7 +68,7 @@ from elanus.nodes.proxy.names import check_alias, check_collection_name, check_d
 from elanus.nodes.proxy.properties import check_alteration, check_field_alteration, check_while_loaded
 from elanus.nodes.proxy.reads import Reader
 from elanus.nodes.proxy.routes import Routes
-from elanus.nodes.proxy.schema import check_added_field, checked_creation
+from elanus.nodes.proxy.schema import checked_added_field, checked_creation
 from elanus.nodes.proxy.upsert import Upserter
 from elanus.nodes.proxy.writes import Writer
 
@@ -91,6 +94,7 @@ class Proxy:
         routes = Routes(doors.clock, self._cache, streaming_nodes)
         ids = IdAllocator(coordinator)
         self._reader = Reader(doors, routes)
+        self._hybrid = HybridReader(self._reader, routes)
         self._writer = Writer(doors, routes, ids, self._reader)
         self._upserter = Upserter(doors.clock, routes, ids, self._reader)
         self._flusher = Flusher(doors.clock, coordinator, routes)
@@ -108,7 +112,15 @@ class Proxy:
     # --- collections ------------------------------------------------------------------------------------------------
     async def create_collection(self, request: CreateCollectionRequest) -> None:
         self._guard.check("CreateCollection", request.database or DEFAULT_DATABASE, request.schema.name)
-        await self._coordinator.create_collection(_located(checked_creation(request)))
+        zone = await self._timezone_of(request.database or DEFAULT_DATABASE)
+        await self._coordinator.create_collection(_located(checked_creation(request, zone)))
+
+    async def _timezone_of(self, database: str) -> str:
+        """The time zone that new collections of a database get."""
+        for known in await self._coordinator.list_databases():
+            if known.name == database:
+                return known.properties.get(TIMEZONE_PROPERTY, DEFAULT_TIMEZONE)
+        return DEFAULT_TIMEZONE
 
     async def drop_collection(self, request: CollectionRequest) -> None:
         self._allow("DropCollection", request)
@@ -122,7 +134,9 @@ class Proxy:
         self._allow("DescribeCollection", request)
         if not request.collection_id:
             check_collection_name(request.collection)
-        return (await self._cache.fetch(request)).view.description
+        entry = await self._cache.fetch(request)
+        schema = with_shown_defaults(entry.schema, entry.timezone)
+        return msgspec.structs.replace(entry.view.description, schema=schema)
 
     async def list_collections(self, request: ListCollectionsRequest) -> tuple[CollectionReply, ...]:
         return await self._coordinator.list_collections(_located(request))
@@ -147,8 +161,8 @@ class Proxy:
     async def add_field(self, request: AddFieldRequest) -> None:
         self._allow("AddCollectionField", request)
         entry = await self._cache.get(request)
-        check_added_field(entry.schema, request.field)
-        await self._coordinator.add_field(_located(request))
+        field = checked_added_field(entry.schema, request.field, entry.timezone)
+        await self._coordinator.add_field(_located(msgspec.structs.replace(request, field=field)))
 
     async def truncate_collection(self, request: CollectionRequest) -> None:
         self._allow("DropCollection", request)
@@ -252,6 +266,7 @@ class Proxy:
     async def create_database(self, request: DatabaseRequest) -> None:
         self._allow_database("CreateDatabase", request.database)
         check_database_name(request.database)
+        _check_database_properties(request)
         await self._coordinator.create_database(request)
 
     async def drop_database(self, request: DatabaseRequest) -> None:
@@ -282,6 +297,7 @@ class Proxy:
             raise BadParameterError(
                 "alter database operation cannot modify properties and delete keys at the same time"
             )
+        _check_database_properties(request)
         await self._coordinator.alter_database(_located(request))
 
     # --- indexes ----------------------------------------------------------------------------------------------------
@@ -316,6 +332,10 @@ class Proxy:
     async def search(self, request: SearchRequest) -> SearchReply:
         self._allow("Search", request)
         return await self._reader.search(request)
+
+    async def hybrid_search(self, request: HybridSearchRequest) -> SearchReply:
+        self._allow("Search", request)
+        return await self._hybrid.search(request)
 
     async def query(self, request: QueryRequest) -> QueryReply:
         self._allow("Query", request)
@@ -353,6 +373,11 @@ class Proxy:
         except ElanusError as error:
             return (f"coordinator: {error.message}",)
         return ()
+
+
+def _check_database_properties(request: DatabaseRequest) -> None:
+    if TIMEZONE_PROPERTY in request.properties:
+        check_timezone(request.properties[TIMEZONE_PROPERTY])
 
 
 def _located(request: R) -> R:

@@ -41,7 +41,7 @@ def sent_columns(entry: CollectionEntry, request: InsertRequest, *, is_upsert: b
         field = entry.fields.get(name)
         if field is None:
             raise RequestError(f"fieldName {name} not exist in collection schema")
-        columns[name] = _checked(field, incoming, request.row_count)
+        columns[name] = _checked(field, incoming, request.row_count, entry.timezone)
     if entry.dynamic is not None and entry.dynamic.name in columns:
         dynamic = columns[entry.dynamic.name]
         check_dynamic_keys(dynamic.values, frozenset(entry.fields))
@@ -72,7 +72,7 @@ def _check_primary(entry: CollectionEntry, sent: Mapping[str, IncomingField], *,
         )
 
 
-def _checked(field: FieldSchema, incoming: IncomingField, row_count: int) -> Column:
+def _checked(field: FieldSchema, incoming: IncomingField, row_count: int, zone: str) -> Column:
     column = incoming.column
     if len(column) != row_count:
         raise BadParameterError(
@@ -89,7 +89,7 @@ def _checked(field: FieldSchema, incoming: IncomingField, row_count: int) -> Col
         raise BadParameterError(
             f"the length of valid_data of field({field.name}) is wrong", expected=0, actual=len(valid)
         )
-    checked = checked_values(field, column)
+    checked = checked_values(field, column, zone)
     if checked.valid is None:
         return checked
     if field.default is not None:

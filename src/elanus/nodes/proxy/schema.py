@@ -26,6 +26,7 @@ from elanus.model.errors import BadParameterError, RequestError, UnsupportedErro
 from elanus.model.requests import CreateCollectionRequest
 from elanus.model.schema import DYNAMIC_FIELD_NAME, FIRST_USER_FIELD_ID, CollectionSchema, FieldSchema
 from elanus.model.types import DataType
+from elanus.nodes.proxy.forms import TIMEZONE_PROPERTY, stored_default, with_stored_defaults
 from elanus.nodes.proxy.names import SYSTEM_FIELD_NAMES, check_collection_name, check_field_name
 from elanus.nodes.proxy.properties import check_collection_properties
 
@@ -42,6 +43,8 @@ SERVED_TYPES: Final = frozenset(
         DataType.VARCHAR,
         DataType.ARRAY,
         DataType.JSON,
+        DataType.GEOMETRY,
+        DataType.TIMESTAMPTZ,
         DataType.BINARY_VECTOR,
         DataType.FLOAT_VECTOR,
         DataType.FLOAT16_VECTOR,
@@ -70,8 +73,9 @@ INTEGER_RANGES: Final[Mapping[DataType, tuple[int, int]]] = {
 }
 
 
-def checked_creation(request: CreateCollectionRequest) -> CreateCollectionRequest:
-    """The request with its schema numbered and its counts settled, or a typed refusal."""
+def checked_creation(request: CreateCollectionRequest, zone: str) -> CreateCollectionRequest:
+    """The request with its schema numbered, its counts and its time zone (`zone` unless it names one) settled, or a
+    typed refusal."""
     schema = request.schema
     check_collection_name(schema.name)
     if request.shard_count > SHARD_COUNT_MAX:
@@ -84,9 +88,11 @@ def checked_creation(request: CreateCollectionRequest) -> CreateCollectionReques
         _check_field(field, schema.name)
     if schema.functions:
         raise UnsupportedError("functions in a schema")
+    properties = {TIMEZONE_PROPERTY: zone} | request.properties
     return msgspec.structs.replace(
         request,
-        schema=numbered(schema),
+        schema=with_stored_defaults(numbered(schema), properties[TIMEZONE_PROPERTY]),
+        properties=properties,
         shard_count=max(request.shard_count, 1),
         partition_count=_partition_count(schema, request.partition_count),
     )
@@ -110,8 +116,8 @@ def numbered(schema: CollectionSchema) -> CollectionSchema:
     return msgspec.structs.replace(schema, fields=fields)
 
 
-def check_added_field(schema: CollectionSchema, field: FieldSchema) -> None:
-    """Whether a field may join rows that do not have it."""
+def checked_added_field(schema: CollectionSchema, field: FieldSchema, zone: str) -> FieldSchema:
+    """A field that may join rows that do not have it, its default in the stored form; `zone` is the collection's."""
     check_field_name(field.name)
     if field.name in SYSTEM_FIELD_NAMES or field.is_dynamic:
         raise BadParameterError(f"not support to add system field, field name = {field.name}")
@@ -132,6 +138,14 @@ def check_added_field(schema: CollectionSchema, field: FieldSchema) -> None:
     if field.data_type.is_vector and len(schema.vector_fields) >= VECTOR_FIELD_COUNT_MAX:
         raise BadParameterError(f"maximum vector field's number should be limited to {VECTOR_FIELD_COUNT_MAX}")
     _check_field(field, schema.name)
+    try:
+        return stored_default(field, zone)
+    except RequestError as error:
+        # Milvus prints the error's Go form here.
+        reason = error.message.removesuffix(": invalid parameter")
+        raise BadParameterError(
+            f"invalid default value of field, name: {field.name}, err: %!w(*errors.errorString=&{{{reason}}})"
+        ) from None
 
 
 def _partition_count(schema: CollectionSchema, asked: int) -> int:
@@ -339,4 +353,6 @@ def _default_fits(kind: DataType, value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind.is_floating:
         return isinstance(value, float)
+    if kind is DataType.TIMESTAMPTZ:
+        return isinstance(value, int | str) and not isinstance(value, bool)
     return isinstance(value, str)

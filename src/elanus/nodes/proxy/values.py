@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from elanus.base.limits import JSON_BYTES_MAX
-from elanus.model.columns import NUMPY_DTYPES, Column, Mask, arrow_type
+from elanus.model.columns import NUMPY_DTYPES, Column, Mask, Values, arrow_type
 from elanus.model.errors import BadParameterError, RequestError
 from elanus.model.schema import DYNAMIC_FIELD_NAME, FieldSchema
 from elanus.model.types import DataType
+from elanus.nodes.proxy.forms import DEFAULT_TIMEZONE, stored_shapes, stored_times
 from elanus.nodes.proxy.schema import INTEGER_RANGES
 
 Numbers = npt.NDArray[Any]
@@ -38,12 +39,17 @@ _ARRAY_WORDS: Final[Mapping[DataType, str]] = {
     DataType.VARCHAR: "string",
     DataType.JSON: "json",
     DataType.ARRAY: "array",
+    DataType.GEOMETRY: "geometry",
+    DataType.TIMESTAMPTZ: "timestamptz",
 }
 
 
-def checked_values(field: FieldSchema, column: Column) -> Column:
-    """The column's values checked and in storage dtype; its `valid` mask is passed on. Fillers are not looked at."""
+def checked_values(field: FieldSchema, column: Column, zone: str = DEFAULT_TIMEZONE) -> Column:
+    """The column's values checked and in storage dtype; its `valid` mask is passed on. Fillers are not looked at.
+    `zone` is that of times without an offset."""
     kind = field.data_type
+    if kind in (DataType.TIMESTAMPTZ, DataType.GEOMETRY):
+        return Column(_converted(field, column, zone), column.valid)
     if kind is DataType.VARCHAR:
         return Column(_strings(field, column), column.valid)
     if kind is DataType.JSON:
@@ -55,6 +61,14 @@ def checked_values(field: FieldSchema, column: Column) -> Column:
     if kind.is_vector:
         return Column(_dense(field, column.values), column.valid)
     return Column(_numbers(field, column), column.valid)
+
+
+def _converted(field: FieldSchema, column: Column, zone: str) -> Values:
+    is_time = field.data_type is DataType.TIMESTAMPTZ
+    stored = stored_times(column.values, column.valid, zone) if is_time else stored_shapes(column.values, column.valid)
+    if stored is None:
+        type_mismatch(field)
+    return stored
 
 
 def type_mismatch(field: FieldSchema) -> NoReturn:

@@ -90,6 +90,7 @@ class Writer:
             partition_ids=entry.partitions_to_read(names, "delete"),
             filter=request.filter,
             templates=request.templates,
+            timezone=entry.timezone,
             expire_before=entry.expire_before(self._doors.clock.now_ms()),
         )
         parts = await self._reader.query_shards(entry.shards, read)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elanus.model.columns import Column
-from elanus.model.reads import Found, Hits
-from elanus.nodes.proxy.reduce import reduce_found, reduce_hits, rounded
+from elanus.model.reads import Found, Hits, VectorQuery
+from elanus.nodes.proxy.reduce import page_of, reduce_found, reduce_hits, rounded
 
 from .twin import python_values
 
@@ -38,6 +38,10 @@ def shard_hits(answers: list[dict[int, float]], larger: bool, text: bool) -> Hit
     )
 
 
+def asked(queries: int, k: int, larger: bool) -> VectorQuery:
+    return VectorQuery(field_id=1, metric="IP" if larger else "L2", k=k, queries=np.zeros((queries, 2), np.float32))
+
+
 @given(st.data(), st.integers(1, 3), st.integers(1, 4), st.booleans(), st.booleans())
 def test_hits(data: Any, shards: int, queries: int, larger: bool, text: bool) -> None:
     answer = st.dictionaries(KEYS, SCORES, max_size=8)
@@ -46,7 +50,7 @@ def test_hits(data: Any, shards: int, queries: int, larger: bool, text: bool) ->
     parts = [shard_hits(one, larger, text) for one in answers]
     if shards == 1:  # A shard never answers more than it was asked for.
         limit = max(limit, 8)
-    reduced = reduce_hits(parts, queries, limit, offset, larger)
+    reduced = page_of(reduce_hits(parts, asked(queries, limit + offset, larger)), limit, offset)
 
     expected, counts = [], []
     for query in range(queries):
@@ -68,7 +72,8 @@ def test_hits(data: Any, shards: int, queries: int, larger: bool, text: bool) ->
 
 def test_one_answer_passes_untouched() -> None:
     hits = shard_hits([{1: 0.5, 2: 1.0}], False, False)
-    assert reduce_hits([hits], 1, 10, 0, False) is hits
+    assert reduce_hits([hits], asked(1, 10, False)) is hits
+    assert page_of(hits, 10, 0) is hits
 
 
 @given(st.data(), st.integers(1, 3), st.booleans())

@@ -273,8 +273,8 @@ def test_options_that_change_results_are_refused() -> None:
     async def main() -> None:
         bench = Bench()
         await collection(bench, schema(ID, VECTOR))
-        with pytest.raises(UnsupportedError, match="group_by_field"):
-            await bench.proxy.search(search([[0, 0]], params={"group_by_field": "id"}))
+        with pytest.raises(UnsupportedError, match="order_by_fields"):
+            await bench.proxy.search(search([[0, 0]], params={"order_by_fields": "id"}))
         await bench.proxy.drop_collection(CollectionRequest(collection="c"))
         await bench.proxy.drop_collection(CollectionRequest(collection="c"))
 

@@ -279,6 +279,10 @@ class MemoryFrontend:
             if entry.name in wanted and entry.name in table.columns
         )
 
+    async def hybrid_search(self, request: r.HybridSearchRequest) -> r.SearchReply:
+        self._note(request)
+        return await self.search(request.requests[0])
+
     async def search(self, request: r.SearchRequest) -> r.SearchReply:
         table = self._table(self._note(request))
         if not table.loaded:

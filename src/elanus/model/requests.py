@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from elanus.model.columns import Column
-from elanus.model.schema import CollectionSchema, FieldSchema
+from elanus.model.schema import CollectionSchema, FieldSchema, FunctionSchema
 from elanus.model.types import ConsistencyLevel, DataType
 
 
@@ -245,18 +245,40 @@ class Consistency(msgspec.Struct, frozen=True):
     use_default: bool = False
 
 
+class FunctionScore(msgspec.Struct, frozen=True):
+    """Functions that change the scores of hits, and how they are combined, as sent."""
+
+    functions: tuple[FunctionSchema, ...]
+    params: dict[str, str] = {}
+
+
 class SearchRequest(CollectionRequest, frozen=True, kw_only=True):
-    """`queries`: (n, width) array in the placeholder's storage dtype; `query_type` its vector type.
+    """`queries`: (n, width) array in the placeholder's storage dtype; `query_type` its vector type. With `ids` the
+    vectors of these rows are searched instead.
     `params`: search_params as sent (string to string), the JSON inside `params` untouched."""
 
     queries: np.ndarray
     query_type: DataType
+    ids: Column | None = None
     partitions: tuple[str, ...] = ()
     filter: str = ""
     templates: dict[str, Any] = {}
     output_fields: tuple[str, ...] = ()
     params: dict[str, str] = {}
     query_count: int = 0
+    consistency: Consistency = Consistency()
+    function_score: FunctionScore | None = None
+
+
+class HybridSearchRequest(CollectionRequest, frozen=True, kw_only=True):
+    """Several searches whose hits are fused. `rank_params` as sent; partitions, output fields and freshness of the
+    single searches do not count."""
+
+    requests: tuple[SearchRequest, ...]
+    rank_params: dict[str, str] = {}
+    function_score: FunctionScore | None = None
+    partitions: tuple[str, ...] = ()
+    output_fields: tuple[str, ...] = ()
     consistency: Consistency = Consistency()
 
 
@@ -288,6 +310,7 @@ class SearchReply(msgspec.Struct, frozen=True, kw_only=True):
     scores: np.ndarray
     fields: tuple[OutgoingField, ...] = ()
     output_fields: tuple[str, ...] = ()
+    groups: OutgoingField | None = None
     session_timestamp: int = 0
     searched_row_count: int = 0
     iterator_token: str = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -23,6 +24,9 @@ from elanus.model.columns import Column, Rows
 from elanus.model.reads import Found, Hits, ShardRead, VectorQuery
 from elanus.model.schema import CollectionSchema
 from elanus.model.types import Metric
+from elanus.search.boost import boosted
+from elanus.search.group import merge_searched
+from elanus.search.grouped import GroupedSearch
 from elanus.search.masks import MaskCache, Masking, matching_rows, row_mask
 from elanus.search.reduce import empty_hits, merge_found, merge_hits
 from elanus.segment.reader import Reader, Visibility
@@ -31,6 +35,20 @@ from elanus.segment.searchable import query_array
 INLINE_US_MAX: Final = 2000.0
 """Searches estimated below this stay on the event loop: the hop to a thread costs more in latency than it frees."""
 PARALLEL_QUERIES_MIN: Final = 16
+
+
+@dataclass(frozen=True)
+class _SegmentSearch:
+    """A search of one segment: of the rows in `mask` (None: all). `boosts` are the filters of the query's boosts."""
+
+    reader: Reader
+    vector: VectorQuery
+    mask: RowMask | None
+    boosts: Sequence[Filter]
+
+    @property
+    def passing(self) -> int:
+        return self.reader.row_count if self.mask is None else self.mask.count
 
 
 class Execution:
@@ -54,12 +72,14 @@ class Execution:
         """The best k hits of each query over all readers, each key once."""
         assert read.vector is not None
         vector = _as_searched(read.vector, schema)
-        filter_ = parse_filter(read.filter, schema, read.templates)
+        filter_ = parse_filter(read.filter, schema, read.templates, read.timezone)
+        boosts = _boost_filters(vector, schema, read.timezone)
         parts: list[Hits] = []
         for reader in readers:
             mask = self._mask(reader, filter_, visibility, vector.field_id)
             if mask is None or mask.count:
-                parts.append(await self._search_one(reader, vector, mask, read))
+                one = _SegmentSearch(reader, vector, mask, boosts)
+                parts.append(await (self._search_groups(one, read) if vector.grouping else self._search_one(one, read)))
         query_count = len(vector.queries)
         if not parts:
             keys = readers[0].keys if readers else None
@@ -68,7 +88,7 @@ class Execution:
             return msgspec.structs.replace(hits, fields=fields, read_timestamp=visibility.timestamp)
         if len(parts) == 1:
             return parts[0]
-        return merge_hits(parts, query_count, vector.k, self.larger_is_better(vector))
+        return merge_searched(parts, vector)
 
     def _mask(self, reader: Reader, filter_: Filter, visibility: Visibility, field_id: int) -> RowMask | None:
         mask = row_mask(reader, filter_, visibility, self._masking)
@@ -77,16 +97,31 @@ class Execution:
             return mask
         return RowMask.of(valid if mask is None else mask.keep & valid)
 
-    async def _search_one(self, reader: Reader, vector: VectorQuery, mask: RowMask | None, read: ShardRead) -> Hits:
+    async def _search_groups(self, one: _SegmentSearch, read: ShardRead) -> Hits:
+        """Best k groups of one segment."""
+        vector = one.vector
+        assert vector.grouping is not None
+
+        async def nearest(queries: Rows, k: int) -> Nearest:
+            asked = msgspec.structs.replace(vector, queries=vector.queries[queries])
+            return await self._nearest(one.reader, asked, k, one.mask)
+
+        larger = self.larger_is_better(vector)
+        return await GroupedSearch(one.reader, vector, vector.grouping, one.passing, larger, nearest).run(read)
+
+    async def _search_one(self, one: _SegmentSearch, read: ShardRead) -> Hits:
         """Best k of one segment; asks for more as long as repeated keys leave fewer than k that exist."""
-        passing = reader.row_count if mask is None else mask.count
+        reader, vector, passing = one.reader, one.vector, one.passing
+        larger = self.larger_is_better(vector)
         k = min(vector.k, passing)
         while True:
-            nearest = await self._nearest(reader, vector, k, mask)
+            nearest = await self._nearest(reader, vector, k, one.mask)
+            if vector.boosting is not None:
+                nearest = boosted(nearest, reader, vector.boosting, one.boosts, self._masking.chance, larger)
             hits = _hits(reader, nearest, read)
             if not reader.may_repeat_keys:
                 return hits
-            distinct = merge_hits([hits], len(vector.queries), vector.k, self.larger_is_better(vector))
+            distinct = merge_hits([hits], len(vector.queries), vector.k, larger)
             short = (nearest.rows[:, -1] >= 0) & (distinct.counts < vector.k)
             if k >= passing or not short.any():
                 return distinct
@@ -121,7 +156,7 @@ class Execution:
         self, readers: Sequence[Reader], read: ShardRead, schema: CollectionSchema, visibility: Visibility
     ) -> Found:
         """Matching rows in key order, at most `read.limit`, or their number."""
-        filter_ = parse_filter(read.filter, schema, read.templates)
+        filter_ = parse_filter(read.filter, schema, read.templates, read.timezone)
         parts = [self._query_one(reader, read, filter_, schema, visibility) for reader in readers]
         timestamp = visibility.timestamp
         if not parts:
@@ -146,6 +181,12 @@ class Execution:
             fields={field_id: reader.column(field_id).take(rows) for field_id in read.output_field_ids},
             read_timestamp=visibility.timestamp,
         )
+
+
+def _boost_filters(vector: VectorQuery, schema: CollectionSchema, timezone: str) -> Sequence[Filter]:
+    if vector.boosting is None:
+        return ()
+    return [parse_filter(boost.filter, schema, timezone=timezone) for boost in vector.boosting.boosts]
 
 
 def _as_searched(vector: VectorQuery, schema: CollectionSchema) -> VectorQuery:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
@@ -96,6 +97,37 @@ def newest_rows(ranks: Rows, timestamps: npt.NDArray[np.uint64], limit: int) -> 
         last_of_key = np.r_[ranks[order][1:] != ranks[order][:-1], True]
         order = order[last_of_key]
     return order if limit < 0 else order[:limit]
+
+
+def queries_of(parts: Sequence[Hits], query_count: int) -> Rows:
+    """The query of each hit, part after part."""
+    return np.concatenate([np.repeat(np.arange(query_count), part.counts) for part in parts])
+
+
+def joined(parts: Sequence[Hits]) -> Hits:
+    """All hits of several parts one after another, not ordered by query (`counts` are their sum)."""
+    columns = [part.groups for part in parts if part.groups is not None]
+    return Hits(
+        counts=np.asarray(np.sum([part.counts for part in parts], axis=0), np.int64),
+        keys=concatenate([part.keys for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        fields={field_id: concatenate([part.fields[field_id] for part in parts]) for field_id in parts[0].fields},
+        groups=concatenate(columns) if columns else None,
+        read_timestamp=max(part.read_timestamp for part in parts),
+        searched_row_count=sum(part.searched_row_count for part in parts),
+    )
+
+
+def taken(hits: Hits, queries: Rows, rows: Rows) -> Hits:
+    """These hits only, in this order, which keeps queries together; `queries` is the query of each of all hits."""
+    return msgspec.structs.replace(
+        hits,
+        counts=np.bincount(queries[rows], minlength=len(hits.counts)).astype(np.int64),
+        keys=hits.keys.take(rows),
+        scores=hits.scores[rows],
+        fields={field_id: column.take(rows) for field_id, column in hits.fields.items()},
+        groups=None if hits.groups is None else hits.groups.take(rows),
+    )
 
 
 def _keys_of(part: Found) -> Column:

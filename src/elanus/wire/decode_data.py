@@ -10,29 +10,32 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from google.protobuf.message import DecodeError
 
-from elanus.model.columns import NUMPY_DTYPES
+from elanus.model.columns import NUMPY_DTYPES, Column
 from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
-from elanus.model.requests import Consistency, DeleteRequest, InsertRequest, QueryRequest, SearchRequest
+from elanus.model.requests import (
+    Consistency,
+    DeleteRequest,
+    FunctionScore,
+    HybridSearchRequest,
+    InsertRequest,
+    QueryRequest,
+    SearchRequest,
+)
 from elanus.model.types import DataType
 from elanus.wire import walk
 from elanus.wire.decode import consistency_level
 from elanus.wire.decode_fields import data_type_of, decode_field
 from elanus.wire.messages import messages
-from elanus.wire.schemas import pairs
+from elanus.wire.schemas import decode_function, pairs
 
 _FIELDS_DATA: Final = 5
 _PLACEHOLDER_GROUP: Final = 6
 _PLACEHOLDERS, _PLACEHOLDER_TYPE, _PLACEHOLDER_VALUES = 1, 2, 3
-_UNSERVED_SEARCH_PARTS: Final = (
-    "function_score",
-    "highlighter",
-    "search_aggregation",
-    "function_chains",
-    "ids",
-    "search_by_primary_keys",
-)
+_UNSERVED_SEARCH_PARTS: Final = ("highlighter", "search_aggregation", "function_chains", "search_by_primary_keys")
+_UNSERVED_HYBRID_PARTS: Final = ("function_chains", "highlighter")
 
 
 # --- writes ---------------------------------------------------------------------------------------------------------
@@ -92,14 +95,15 @@ def delete(data: bytes, database: str) -> DeleteRequest:
 
 # --- reads ----------------------------------------------------------------------------------------------------------
 def search(data: bytes, database: str) -> SearchRequest:
-    message = messages().SearchRequest.FromString(data)
-    present = {field.name for field, _ in message.ListFields()}
-    for part in _UNSERVED_SEARCH_PARTS:
-        if part in present:
-            raise UnsupportedError(f"search with {part}")
-    if message.namespace:
-        raise BadParameterError("namespace data is set but namespace disabled")
-    queries, query_type = placeholders(message.placeholder_group)
+    return _search(messages().SearchRequest.FromString(data), database)
+
+
+def _search(message: Any, database: str) -> SearchRequest:
+    _refuse_unserved(message, _UNSERVED_SEARCH_PARTS)
+    ids = decode_ids(message.ids) if message.WhichOneof("search_input") == "ids" else None
+    queries, query_type = (np.empty((0, 0), "<f4"), DataType.FLOAT_VECTOR)
+    if ids is None:
+        queries, query_type = placeholders(message.placeholder_group)
     return SearchRequest(
         database=message.db_name or database,
         collection=message.collection_name,
@@ -111,8 +115,48 @@ def search(data: bytes, database: str) -> SearchRequest:
         query_count=message.nq,
         queries=queries,
         query_type=query_type,
+        ids=ids,
+        consistency=_consistency(message),
+        function_score=_function_score(message),
+    )
+
+
+def hybrid_search(data: bytes, database: str) -> HybridSearchRequest:
+    message = messages().HybridSearchRequest.FromString(data)
+    _refuse_unserved(message, _UNSERVED_HYBRID_PARTS)
+    return HybridSearchRequest(
+        database=message.db_name or database,
+        collection=message.collection_name,
+        partitions=tuple(message.partition_names),
+        requests=tuple(_search(one, database) for one in message.requests),
+        rank_params=pairs(message.rank_params),
+        function_score=_function_score(message),
+        output_fields=tuple(message.output_fields),
         consistency=_consistency(message),
     )
+
+
+def _refuse_unserved(message: Any, parts: tuple[str, ...]) -> None:
+    present = {field.name for field, _ in message.ListFields()}
+    for part in parts:
+        if part in present:
+            raise UnsupportedError(f"search with {part}")
+    if message.namespace:
+        raise BadParameterError("namespace data is set but namespace disabled")
+
+
+def decode_ids(message: Any) -> Column:
+    """An `IDs` message as a column of keys."""
+    if message.WhichOneof("id_field") == "str_id":
+        return Column(pa.array(list(message.str_id.data), pa.large_string()))
+    return Column(np.array(message.int_id.data, np.int64))
+
+
+def _function_score(message: Any) -> FunctionScore | None:
+    if not message.HasField("function_score"):
+        return None
+    score = message.function_score
+    return FunctionScore(tuple(decode_function(function) for function in score.functions), pairs(score.params))
 
 
 def query(data: bytes, database: str) -> QueryRequest:

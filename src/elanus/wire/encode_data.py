@@ -46,6 +46,8 @@ def search(reply: SearchReply) -> bytes:
     if len(counts):
         inner.append(pack.chunk(6, pack.packed_varints(counts)))
     inner += [pack.chunk(7, name.encode()) for name in reply.output_fields]
+    if reply.groups is not None:
+        inner += pack.wrap(8, encode_field(reply.groups.field, reply.groups.column))
     inner.append(pack.integer(9, reply.searched_row_count))
     if reply.iterator_token:
         bound = b"\x15" + struct.pack("<f", reply.iterator_last_bound)

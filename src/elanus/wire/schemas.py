@@ -85,18 +85,20 @@ def decode_schema(data: bytes) -> CollectionSchema:
         description=message.description,
         enable_dynamic_field=message.enable_dynamic_field,
         fields=tuple(decode_field_schema(field) for field in message.fields),
-        functions=tuple(
-            FunctionSchema(
-                function_id=0,
-                name=function.name,
-                function_type=function.type,
-                description=function.description,
-                input_field_names=tuple(function.input_field_names),
-                output_field_names=tuple(function.output_field_names),
-                params=pairs(function.params),
-            )
-            for function in message.functions
-        ),
+        functions=tuple(decode_function(function) for function in message.functions),
+    )
+
+
+def decode_function(message: Any) -> FunctionSchema:
+    """One `FunctionSchema` as a client sends it."""
+    return FunctionSchema(
+        function_id=0,
+        name=message.name,
+        function_type=message.type,
+        description=message.description,
+        input_field_names=tuple(message.input_field_names),
+        output_field_names=tuple(message.output_field_names),
+        params=pairs(message.params),
     )
 
 

@@ -297,6 +297,10 @@ _DATA: Final = (
         lambda frontend, request: frontend.search(request), _of_reply(encode_data.search),
     ),
     Call(
+        "HybridSearch", "Search", Quota.SEARCH, decode_data.hybrid_search,
+        lambda frontend, request: frontend.hybrid_search(request), _of_reply(encode_data.search),
+    ),
+    Call(
         "Query", "Query", Quota.QUERY, decode_data.query,
         lambda frontend, request: frontend.query(request), _of_reply(encode_data.query),
     ),
@@ -366,7 +370,6 @@ _UNSERVED: Final = (
     ("DropCollectionFunction", "CreateCollection", Quota.COLLECTION),
     ("ListIndexedSegment", "", Quota.NONE),
     ("DescribeSegmentIndexData", "", Quota.NONE),
-    ("HybridSearch", "Search", Quota.SEARCH),
     ("CalcDistance", "", Quota.NONE),
     ("Import", "Import", Quota.IMPORT),
     ("GetImportState", "GetImportProgress", Quota.NONE),

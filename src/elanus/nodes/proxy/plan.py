@@ -19,10 +19,13 @@ from elanus.index.registry import validate_search
 from elanus.index.sparse import packed_queries
 from elanus.model.columns import Column
 from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
+from elanus.model.reads import Grouping
 from elanus.model.requests import SearchRequest
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 from elanus.nodes.proxy.entry import CollectionEntry
+from elanus.nodes.proxy.forms import Clock, clock_of
+from elanus.nodes.proxy.grouping import grouping_of
 from elanus.nodes.proxy.outputs import Outputs, expanded
 from elanus.nodes.proxy.values import check_finite, checked_values
 
@@ -50,9 +53,15 @@ _CONTROL_KEYS: Final = frozenset(
         "analyzer_name",
         "timezone",
         "time_fields",
+        "group_by_field",
+        "group_size",
+        "strict_group_size",
+        "json_path",
+        "json_type",
+        "strict_cast",
     ]
 )
-_REFUSED_KEYS: Final = ("group_by_field", "group_by_fields", "order_by_fields", "analyzer_name", "time_fields")
+_REFUSED_KEYS: Final = ("group_by_fields", "order_by_fields", "analyzer_name")
 _QUERY_CONVERSIONS: Final = (DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR)
 
 
@@ -79,7 +88,9 @@ class SearchPlan(msgspec.Struct, frozen=True, kw_only=True):
     ignore_growing: bool
     partition_ids: tuple[int, ...] | None
     outputs: Outputs
+    clock: Clock
     iterator: IteratorPage | None
+    grouping: Grouping | None
 
 
 def search_plan(entry: CollectionEntry, request: SearchRequest) -> SearchPlan:
@@ -110,6 +121,9 @@ def _new_plan(entry: CollectionEntry, request: SearchRequest) -> SearchPlan:
         raise RequestError(f"field {field.name} is not loaded, please reload the collection")
     metric = _metric(params.get("metric_type") or str(engine.get("metric_type") or ""), index.metric_type)
     checked = validate_search(index.index_type, metric, engine, limit + offset)
+    grouping = grouping_of(entry, params)
+    if grouping is not None:
+        _check_grouped(field, params, engine, iterator)
     return SearchPlan(
         field=field,
         metric=str(metric),
@@ -120,12 +134,26 @@ def _new_plan(entry: CollectionEntry, request: SearchRequest) -> SearchPlan:
         radius=_number(checked.pop("radius", None)),
         range_filter=_number(checked.pop("range_filter", None)),
         params=checked,
-        round_decimal=_round_decimal(params.get("round_decimal", "-1")),
+        round_decimal=check_round_decimal(params.get("round_decimal", "-1")),
         ignore_growing=boolean(params, engine, "ignore_growing", "parse ignore growing field failed"),
         partition_ids=entry.partitions_to_read(request.partitions, "search"),
         outputs=expanded(entry, request.output_fields, with_primary=False),
+        clock=clock_of(params, entry.timezone),
         iterator=iterator,
+        grouping=grouping,
     )
+
+
+def _check_grouped(
+    field: FieldSchema, params: Mapping[str, str], engine: Mapping[str, Any], iterator: IteratorPage | None
+) -> None:
+    """Refuse what does not go together with grouping."""
+    if iterator is not None or params.get("iterator", "").lower() == "true":
+        raise BadParameterError("Not allowed to do groupBy when doing iteration")
+    if "radius" in engine:
+        raise BadParameterError("Not allowed to do range-search when doing search-group-by")
+    if field.data_type is DataType.BINARY_VECTOR:
+        raise RequestError("not support search_group_by operation based on binary vector column")
 
 
 def _number(value: object) -> float | None:
@@ -260,7 +288,8 @@ class MetricMismatchError(BadParameterError):
         super().__init__("metric type not match", expected=expected, actual=actual)
 
 
-def _round_decimal(text: str) -> int:
+def check_round_decimal(text: str) -> int:
+    """Decimals of scores, -1 for all."""
     valid = text.lstrip("-").isdecimal() and -1 <= int(text) <= 6
     if not valid:
         raise RequestError(f"round_decimal [{text}] is invalid, should be -1 or an integer in range [0, 6]")

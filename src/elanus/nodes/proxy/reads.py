@@ -16,25 +16,31 @@ import pyarrow as pa
 
 from elanus.base.doors import Doors
 from elanus.base.limits import OUTPUT_BYTES_MAX, QUERY_COUNT_MAX, RESULT_WINDOW_MAX
-from elanus.model.columns import NUMPY_DTYPES, Column, arrow_type
+from elanus.functions.rankers import MAX, AnyRanker
+from elanus.functions.score_parameters import boosting_of, check_search_count, ranker_of
+from elanus.model.columns import NUMPY_DTYPES, Column, Rows, arrow_type
 from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
-from elanus.model.reads import Found, Hits, ShardRead, VectorQuery
-from elanus.model.requests import OutgoingField, QueryReply, QueryRequest, SearchReply, SearchRequest
+from elanus.model.reads import Boosting, Found, Grouping, Hits, ShardRead, VectorQuery
+from elanus.model.requests import FunctionScore, OutgoingField, QueryReply, QueryRequest, SearchReply, SearchRequest
 from elanus.model.schema import FieldSchema
-from elanus.model.types import DataType
+from elanus.model.types import DataType, Metric
 from elanus.nodes.contracts import Shard
-from elanus.nodes.proxy.consistency import freshness
+from elanus.nodes.proxy.consistency import Freshness, freshness
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.filters import checked_filter, is_always_true, listed_keys, pinned_partitions
+from elanus.nodes.proxy.forms import Clock, clock_of, shown
+from elanus.nodes.proxy.grouping import grouped_field
 from elanus.nodes.proxy.iterate import bounded, last_bound
 from elanus.nodes.proxy.outputs import expanded
 from elanus.nodes.proxy.plan import SearchPlan, boolean, checked_queries, integer, search_plan
-from elanus.nodes.proxy.reduce import reduce_found, reduce_hits, rounded
+from elanus.nodes.proxy.reduce import page_of, reduce_found, reduce_hits, rounded
 from elanus.nodes.proxy.routes import Routes
 from elanus.nodes.proxy.routing import shards_of
+from elanus.nodes.proxy.stored_vectors import no_hits, read_of_ids, spread, with_vectors
+from elanus.search.fuse import GroupOrder, fuse
 
 COUNT_FIELD: Final = FieldSchema(field_id=0, name="count(*)", data_type=DataType.INT64)
-_REFUSED_QUERY_KEYS: Final = ("order_by_fields", "group_by_fields", "time_fields")
+_REFUSED_QUERY_KEYS: Final = ("order_by_fields", "group_by_fields")
 
 
 class Reader:
@@ -54,16 +60,39 @@ class Reader:
 
     async def _search(self, entry: CollectionEntry, request: SearchRequest) -> SearchReply:
         plan = search_plan(entry, request)
-        query_count = _query_count(request)
+        query_count, places = query_count_of(request), None
         if plan.iterator is not None and query_count != 1:
             raise RequestError("search_iterator_v2 does not support processing multiple vectors simultaneously")
+        fresh = freshness(request.consistency, entry, is_iterator=plan.iterator is not None or _iterates(request))
+        ranker = None
+        if request.function_score is not None:
+            ranker = ranker_of(request.function_score, entry.schema, query_count)
+            check_search_count(ranker, 1)
+        if request.ids is not None:
+            request, places = await self.with_stored_vectors(entry, request, plan, fresh)
+            if not len(places):
+                return self._search_reply(entry, plan, no_hits(entry, query_count))
+        read = with_input(self.search_read(entry, request, plan, fresh), ranker)
+        assert read.vector is not None
+        hits = reduce_hits((await self.search_shards(entry, [read]))[0], read.vector)
+        if ranker is not None:
+            order = None if plan.grouping is None else GroupOrder(plan.grouping.size, MAX)
+            hits = fuse([hits], [Metric(plan.metric)], ranker, order)
+        if plan.offset:
+            hits = page_of(hits, plan.limit, plan.offset)
+        if places is not None:
+            hits = spread(hits, places, query_count)
+        return self._search_reply(entry, plan, hits)
+
+    def search_read(
+        self, entry: CollectionEntry, request: SearchRequest, plan: SearchPlan, fresh: Freshness
+    ) -> ShardRead:
+        """What the shards are asked for."""
         queries = checked_queries(plan.field, request)
         partition_ids = plan.partition_ids
         if request.filter:
-            bound = checked_filter(entry, request.filter, request.templates)
+            bound = checked_filter(entry, request.filter, request.templates, zone=plan.clock.zone)
             partition_ids = pinned_partitions(entry, bound, partition_ids)
-        is_iterator = plan.iterator is not None or "iterator" in request.params
-        fresh = freshness(request.consistency, entry, is_iterator=is_iterator)
         radius, range_filter = bounded(plan)
         vector = VectorQuery(
             field_id=plan.field.field_id,
@@ -73,8 +102,10 @@ class Reader:
             params=plan.params,
             radius=radius,
             range_filter=range_filter,
+            grouping=plan.grouping,
+            boosting=None if request.function_score is None else self._boosting(entry, plan, request.function_score),
         )
-        read = ShardRead(
+        return ShardRead(
             vchannel=entry.shards[0].vchannel,
             level=fresh.level,
             guarantee_timestamp=fresh.guarantee_timestamp,
@@ -82,23 +113,45 @@ class Reader:
             partition_ids=partition_ids,
             filter=request.filter,
             templates=request.templates,
+            timezone=plan.clock.zone,
             vector=vector,
             limit=plan.k,
             output_field_ids=plan.outputs.ids,
             ignore_growing=plan.ignore_growing,
             expire_before=self._expire_before(entry),
         )
-        hits = reduce_hits(
-            await self._search_shards(entry, read), query_count, plan.limit, plan.offset, plan.larger_is_better
-        )
-        return self._search_reply(entry, plan, hits)
 
-    async def _search_shards(self, entry: CollectionEntry, read: ShardRead) -> Sequence[Hits]:
-        if len(entry.shards) == 1:
-            return [await self._routes.node(entry.shards[0]).search(read)]
-        return await asyncio.gather(
-            *[self._routes.node(shard).search(_for_shard(read, shard)) for shard in entry.shards]
-        )
+    def _boosting(self, entry: CollectionEntry, plan: SearchPlan, score: FunctionScore) -> Boosting | None:
+        boosting = boosting_of(score, entry.schema, self._doors.random.below(1 << 62))
+        if boosting is None:
+            return None
+        if plan.grouping is not None or plan.iterator is not None:
+            raise RequestError("don't support use segment scorer with group_by or search_iterator")
+        for boost in boosting.boosts:
+            checked_filter(entry, boost.filter, {}, zone=plan.clock.zone)
+        return boosting
+
+    async def with_stored_vectors(
+        self, entry: CollectionEntry, request: SearchRequest, plan: SearchPlan, fresh: Freshness
+    ) -> tuple[SearchRequest, Rows]:
+        """The request with the vectors of the rows it names; beside it the queries that have one."""
+        assert request.ids is not None
+        read = read_of_ids(entry, request.ids, plan, fresh)
+        parts = await self.query_shards(_owners(entry, request.ids), read)
+        return with_vectors(request, plan.field, reduce_found(parts, -1, 0))
+
+    async def search_shards(self, entry: CollectionEntry, reads: Sequence[ShardRead]) -> list[list[Hits]]:
+        """For each read the answers of all shards. A shard answers all reads at one timestamp."""
+        by_shard = await asyncio.gather(*[self._search_shard(shard, reads) for shard in entry.shards])
+        return [[hits[number] for hits in by_shard] for number in range(len(reads))]
+
+    async def _search_shard(self, shard: Shard, reads: Sequence[ShardRead]) -> list[Hits]:
+        node = self._routes.node(shard)
+        first = await node.search(_for_shard(reads[0], shard))
+        if len(reads) == 1:
+            return [first]
+        pinned = [msgspec.structs.replace(read, at_timestamp=first.read_timestamp) for read in reads[1:]]
+        return [first, *await asyncio.gather(*[node.search(_for_shard(read, shard)) for read in pinned])]
 
     def _search_reply(self, entry: CollectionEntry, plan: SearchPlan, hits: Hits) -> SearchReply:
         token, bound = "", 0.0
@@ -111,7 +164,7 @@ class Reader:
             counts=hits.counts,
             keys=hits.keys,
             scores=rounded(hits.scores, plan.round_decimal),
-            fields=_outgoing(plan.outputs.fields, hits.fields, len(hits.keys)),
+            fields=outgoing(plan.outputs.fields, hits.fields, len(hits.keys), plan.clock),
             output_fields=plan.outputs.names,
             session_timestamp=hits.read_timestamp,
             searched_row_count=hits.searched_row_count,
@@ -126,7 +179,8 @@ class Reader:
         params = request.params
         _check_query_params(entry, request)
         entry.require_loaded("query")
-        bound = checked_filter(entry, request.filter, request.templates)
+        clock = clock_of(params, entry.timezone)
+        bound = checked_filter(entry, request.filter, request.templates, zone=clock.zone)
         limit, offset = _window(request)
         is_count = _is_count(request)
         if is_count and "limit" in params:
@@ -145,6 +199,7 @@ class Reader:
             partition_ids=partition_ids,
             filter=request.filter,
             templates=request.templates,
+            timezone=clock.zone,
             limit=limit + offset if limit >= 0 else -1,
             count_only=is_count,
             output_field_ids=() if is_count else outputs.ids,
@@ -159,7 +214,7 @@ class Reader:
         return QueryReply(
             collection=entry.name,
             primary_field=entry.primary.name,
-            fields=_outgoing(outputs.fields, found.fields, found.row_count),
+            fields=outgoing(outputs.fields, found.fields, found.row_count, clock),
             output_fields=outputs.names,
             session_timestamp=max(part.read_timestamp for part in parts),
         )
@@ -169,6 +224,26 @@ class Reader:
         if len(shards) == 1:
             return [await self._routes.node(shards[0]).query(_for_shard(read, shards[0]))]
         return await asyncio.gather(*[self._routes.node(shard).query(_for_shard(read, shard)) for shard in shards])
+
+
+def _iterates(request: SearchRequest) -> bool:
+    return request.params.get("iterator", "").lower() == "true"
+
+
+def with_input(read: ShardRead, ranker: AnyRanker | None) -> ShardRead:
+    """The read, which also brings the field that the ranker looks at."""
+    if ranker is None or not ranker.input_field_id or ranker.input_field_id in read.output_field_ids:
+        return read
+    return msgspec.structs.replace(read, output_field_ids=(*read.output_field_ids, ranker.input_field_id))
+
+
+def outgoing_groups(
+    entry: CollectionEntry, grouping: Grouping | None, hits: Hits, clock: Clock
+) -> OutgoingField | None:
+    """The column of group values."""
+    if grouping is None or hits.groups is None:
+        return None
+    return shown(grouped_field(entry, grouping), hits.groups, clock)
 
 
 def _for_shard(read: ShardRead, shard: Shard) -> ShardRead:
@@ -183,8 +258,9 @@ def _owners(entry: CollectionEntry, keys: Column | None) -> Sequence[Shard]:
     return [entry.shards[number] for number in numbers] or entry.shards[:1]
 
 
-def _query_count(request: SearchRequest) -> int:
-    count = len(request.queries)
+def query_count_of(request: SearchRequest) -> int:
+    """How many queries the request has."""
+    count = len(request.queries) if request.ids is None else len(request.ids)
     if not 1 <= count <= QUERY_COUNT_MAX:
         raise RequestError(
             f"nq [{count}] is invalid, nq (number of search vector per search request) should be in range "
@@ -247,13 +323,15 @@ def _count_reply(entry: CollectionEntry, parts: Sequence[Found]) -> QueryReply:
     )
 
 
-def _outgoing(fields: Sequence[FieldSchema], columns: dict[int, Column], row_count: int) -> tuple[OutgoingField, ...]:
-    """The reply's columns; a result without rows may come without columns."""
+def outgoing(
+    fields: Sequence[FieldSchema], columns: dict[int, Column], row_count: int, clock: Clock
+) -> tuple[OutgoingField, ...]:
+    """The reply's columns as clients see them; a result without rows may come without columns."""
     if not fields:
         return ()
     if row_count == 0:
-        return tuple(OutgoingField(field, columns.get(field.field_id) or empty_column(field)) for field in fields)
-    return tuple(OutgoingField(field, columns[field.field_id]) for field in fields)
+        return tuple(shown(field, columns.get(field.field_id) or empty_column(field), clock) for field in fields)
+    return tuple(shown(field, columns[field.field_id], clock) for field in fields)
 
 
 def empty_column(field: FieldSchema) -> Column:

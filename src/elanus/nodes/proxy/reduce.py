@@ -10,36 +10,23 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from elanus.model.columns import Column, Rows
-from elanus.model.reads import Found, Hits
-from elanus.search.reduce import merge_found, merge_hits, position_in_run
+from elanus.model.columns import Column
+from elanus.model.reads import Found, Hits, VectorQuery
+from elanus.search.group import group_positions, merge_searched
+from elanus.search.reduce import merge_found, position_in_run, taken
 
 
-def reduce_hits(parts: Sequence[Hits], query_count: int, limit: int, offset: int, larger_is_better: bool) -> Hits:
-    """Hits [offset, offset + limit) of each query, best first, equal scores by key, each key once."""
-    if len(parts) == 1:
-        hits = parts[0]
-    else:
-        hits = merge_hits(parts, query_count, limit + offset, larger_is_better)
-    return _without_first(hits, offset) if offset else hits
+def reduce_hits(parts: Sequence[Hits], vector: VectorQuery) -> Hits:
+    """The best hits (or groups) of each query, best first, equal scores by key, each key once."""
+    return parts[0] if len(parts) == 1 else merge_searched(parts, vector)
 
 
-def _without_first(hits: Hits, offset: int) -> Hits:
-    """Each query's hits from `offset` on."""
+def page_of(hits: Hits, limit: int, offset: int) -> Hits:
+    """Of each query's hits those at [offset, offset + limit); of a grouped search the hits of its groups there."""
     queries = np.repeat(np.arange(len(hits.counts)), hits.counts)
-    return take_hits(hits, np.flatnonzero(position_in_run(queries) >= offset))
-
-
-def take_hits(hits: Hits, rows: Rows) -> Hits:
-    """These hits only, in this order, which keeps queries together."""
-    queries = np.repeat(np.arange(len(hits.counts)), hits.counts)
-    return msgspec.structs.replace(
-        hits,
-        counts=np.bincount(queries[rows], minlength=len(hits.counts)).astype(np.int64),
-        keys=hits.keys.take(rows),
-        scores=hits.scores[rows],
-        fields={field_id: column.take(rows) for field_id, column in hits.fields.items()},
-    )
+    places = group_positions(hits) if hits.groups is not None else position_in_run(queries)
+    inside = (places >= offset) & (places < offset + limit)
+    return hits if inside.all() else taken(hits, queries, np.flatnonzero(inside))
 
 
 def rounded(scores: np.ndarray, decimals: int) -> np.ndarray:
@@ -48,6 +35,14 @@ def rounded(scores: np.ndarray, decimals: int) -> np.ndarray:
         return scores
     factor = 10.0**decimals
     return (np.round(scores.astype(np.float64) * factor) / factor).astype(np.float32)
+
+
+def rounded_half_up(scores: np.ndarray, decimals: int) -> np.ndarray:
+    """As `rounded`, but halves go up, which is how fused scores are rounded."""
+    if decimals < 0:
+        return scores
+    factor = 10.0**decimals
+    return (np.floor(scores.astype(np.float64) * factor + 0.5) / factor).astype(np.float32)
 
 
 def reduce_found(parts: Sequence[Found], limit: int, offset: int) -> Found:

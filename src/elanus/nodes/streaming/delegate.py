@@ -28,7 +28,8 @@ from elanus.nodes.contracts import DeleteRange, Query, SegmentLoad, SegmentRead
 from elanus.nodes.streaming.channel import Channel
 from elanus.nodes.streaming.shard import Shard, View
 from elanus.search.execute import Execution
-from elanus.search.reduce import merge_found, merge_hits
+from elanus.search.group import merge_searched
+from elanus.search.reduce import merge_found
 from elanus.segment.reader import Reader, Visibility
 
 BOUNDED_STALENESS_S: Final = 5.0
@@ -81,7 +82,7 @@ class Delegator:
         _, parts = await self._read(read, self._search_growing, lambda node, request: node.search(request))
         if len(parts) == 1:
             return parts[0]
-        return merge_hits(parts, len(vector.queries), vector.k, self._execution.larger_is_better(vector))
+        return merge_searched(parts, vector)
 
     async def query(self, read: ShardRead) -> Found:
         """The matching rows of the shard in key order, or their number."""

@@ -53,7 +53,7 @@ from elanus.wal.log import Log
 T = TypeVar("T")
 R = TypeVar("R")
 
-LASTS_S_MAX: Final = 3600.0
+LASTS_S_MAX: Final = 900.0
 """Longest a scenario may take by its own clock; with a virtual one, waiting for what never comes ends here."""
 
 
@@ -191,6 +191,7 @@ class World:
     log_history: LogHistory = field(default_factory=LogHistory)
     object_history: ObjectHistory = field(default_factory=ObjectHistory)
     failures: list[tuple[str, BaseException]] = field(default_factory=list)
+    died: asyncio.Event = field(default_factory=asyncio.Event)
     _process: Process | None = None
     _starting: Doors | None = None
 
@@ -212,6 +213,8 @@ class World:
 
     def _on_failure(self, name: str, error: BaseException) -> None:
         self.failures.append((name, error))
+        if not isinstance(error, PowerCut):
+            self.died.set()
 
     # --- life -------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -325,9 +328,9 @@ def play(
     async def main() -> None:
         async with asyncio.timeout(LASTS_S_MAX):
             await world.start()
-            await scenario(world)
+            await unless_died(world, scenario(world))
             if check is not None:
-                await check(world)
+                await unless_died(world, check(world))
             if world.running:
                 await world.stop()
 
@@ -335,6 +338,21 @@ def play(
         runner.run(main())
     raise_unexpected(world)
     return world
+
+
+async def unless_died(world: World, steps: Awaitable[None]) -> None:
+    """Take the steps, or raise as soon as a task of the world has died: what they wait for may never come."""
+    taking = asyncio.ensure_future(steps)
+    world.died.clear()
+    dying = asyncio.ensure_future(world.died.wait())
+    try:
+        await asyncio.wait((taking, dying), return_when=asyncio.FIRST_COMPLETED)
+        if not taking.done():
+            raise_unexpected(world)
+        await taking
+    finally:
+        dying.cancel()
+        taking.cancel()
 
 
 def raise_unexpected(world: World) -> None:

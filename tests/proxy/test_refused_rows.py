@@ -315,7 +315,7 @@ SCHEMAS: dict[str, tuple[Any, str, int]] = {
         "Invalid field name: LIKE. LIKE is keyword in milvus.: field name invalid[field=LIKE]",
         1701,
     ),
-    "field name": (schema(ID, VECTOR, field("a-b")), "Invalid field name: a-b. field name can only contain", 1701),
+    "field name": (schema(ID, VECTOR, field("a-b")), "Invalid field name: a-b. Field name can only contain", 1701),
     "system": (
         schema(ID, VECTOR, field("RowID")),
         "schema contains system field: RowID, Timestamp, $meta, $namespace_id: "
@@ -324,10 +324,10 @@ SCHEMAS: dict[str, tuple[Any, str, int]] = {
     ),
     "dim": (
         schema(ID, vector(dim="1")),
-        "invalid dimension: 1 of field v. float vector dimension should be in range 2 ~ 32768",
+        "invalid dimension: 1. should be in range 2 ~ 32768",
         65535,
     ),
-    "dim text": (schema(ID, vector(dim="x")), "invalid dim of field v: x", 1100),
+    "dim text": (schema(ID, vector(dim="x")), "the value for dim of field v must be an integer", 1100),
     "no dim": (schema(ID, vector()), "dimension is not defined in field type params", 65535),
     "binary dim": (schema(ID, vector(DataType.BINARY_VECTOR, dim="12")), "should be multiple of 8", 65535),
     "binary range": (

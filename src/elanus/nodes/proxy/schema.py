@@ -140,7 +140,7 @@ def checked_added_field(schema: CollectionSchema, field: FieldSchema, zone: str)
     _check_field(field, schema.name)
     try:
         return stored_default(field, zone)
-    except RequestError as error:
+    except (BadParameterError, RequestError) as error:
         # Milvus prints the error's Go form here.
         reason = error.message.removesuffix(": invalid parameter")
         raise BadParameterError(

@@ -144,7 +144,7 @@ class Standalone:
         """Store and meta carry one cluster id; a stranger's folder is refused."""
         stored = await fetch(self.meta, Cluster, CLUSTER)
         try:
-            on_disk = (await self.objects.get(paths.CLUSTER)).decode()
+            on_disk = (await self.objects.get(paths.CLUSTER)).decode(errors="replace")
         except ObjectNotFoundError:
             on_disk = ""
         if stored is None and not on_disk:
@@ -153,7 +153,7 @@ class Standalone:
         if stored is None and not await self.objects.list(paths.COLLECTIONS_PREFIX):
             await run(self.meta, create(Cluster(cluster_id=on_disk)))
         elif stored is None or stored.record.cluster_id != on_disk:
-            raise CorruptedError("meta.db and objects/ belong to different stores")
+            raise CorruptedError(f"meta.db and objects/{paths.CLUSTER}.object name different stores")
 
     async def _listen(self) -> None:
         server = self._settings.server

@@ -252,62 +252,6 @@ class Writer:
                 self.faults.append(f"{self.kind.name}: a search of row {key}'s vector found {hits[:2]}")
 
 
-@dataclass
-class Housekeeper:
-    """Flushes, compactions, and collections that come and go beside the writers."""
-
-    dice: random.Random
-    collections: dict[str, frozenset[bool]] = field(default_factory=dict)
-    made: int = 0
-    done: int = 0
-    faults: list[str] = field(default_factory=list)
-
-    def run(self, uri: str, stop: threading.Event) -> None:
-        """Until told to stop or the server is gone."""
-        try:
-            client = MilvusClient(uri, timeout=CALL_S_MAX, dedicated=True)
-        except Exception:  # the server may be gone by now
-            return
-        try:
-            while not stop.wait(0.05):
-                self.step(client)
-                self.done += 1
-        except Exception:  # the server is gone: what was under way is unknown
-            return
-        finally:
-            client.close()
-
-    def step(self, client: MilvusClient) -> None:
-        choice = self.dice.random()
-        kind = self.dice.choice(KINDS)
-        if choice < 0.5:
-            client.flush(kind.name, timeout=CALL_S_MAX, retry_times=1)
-        elif choice < 0.7:
-            client.compact(kind.name, timeout=CALL_S_MAX, retry_times=1)
-        elif choice < 0.85 or not self.collections:
-            self.made += 1
-            name = f"guest_{self.made}"
-            self.collections[name] = frozenset((True, False))
-            client.create_collection(name, dimension=4, timeout=CALL_S_MAX, retry_times=1)
-            self.collections[name] = frozenset((True,))
-            client.insert(name, [{"id": i, "vector": [1.0 * i] * 4} for i in range(10)], retry_times=1)
-        else:
-            name = self.dice.choice(sorted(self.collections))
-            self.collections[name] = frozenset((True, False))
-            client.drop_collection(name, timeout=CALL_S_MAX, retry_times=1)
-            self.collections[name] = frozenset((False,))
-
-    def check(self, client: MilvusClient) -> None:
-        """Collections that were acknowledged are there, dropped ones are not."""
-        there = set(client.list_collections()) - {kind.name for kind in KINDS}
-        for name, possible in self.collections.items():
-            if (name in there) not in possible:
-                self.faults.append(f"collection {name}: there {name in there}, possible {possible}")
-        for name in there - set(self.collections):
-            self.faults.append(f"collection {name} came from nowhere")
-        self.collections = {name: frozenset((True,)) for name in there}
-
-
 def total(client: MilvusClient, kind: Kind) -> int:
     """count(*) at Strong."""
     return int(client.query(kind.name, "", output_fields=["count(*)"], **STRONG)[0]["count(*)"])

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from drill_writers import KINDS, Housekeeper, Writer, create, total
+from drill_housekeeper import Housekeeper
+from drill_writers import KINDS, Writer, create, total
 from pymilvus import MilvusClient
 
 from servers import BUSY, DrillServer
@@ -138,7 +139,7 @@ class Drill:
         return (
             f"kills {sum(self.moments.values())} {dict(self.moments)}; operations {acknowledged} acknowledged "
             f"({rows} rows), {refused} refused, {unknown} unknown, {reads} reads, "
-            f"{self.housekeeper.done} flush/compact/ddl; {dict(self.events)}; errors {dict(codes)}; "
+            f"beside them {dict(self.housekeeper.done)}; {dict(self.events)}; errors {dict(codes)}; "
             f"start to first answer: median {recovered[len(recovered) // 2]:.2f} s, longest {recovered[-1]:.2f} s"
         )
 

@@ -161,7 +161,10 @@ def kind_of(name: str) -> str:
 
 
 def names_the_file(said: str, name: str) -> bool:
-    """Whether the text names the file, in full or by its last part."""
+    """Whether the text names the file, in full or by its last part; of a log, its folder, when what is missing may
+    have stood in any of its files."""
+    if kind_of(name) == "log" and f"/{Path(name).parent}: " in said:
+        return True
     stem = Path(name).name.removesuffix(".object")
     return stem in said or name in said or (kind_of(name) == "catalog" and "meta.db" in said)
 

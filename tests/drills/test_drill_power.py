@@ -22,6 +22,7 @@ import pytest
 from node_calls import Client, row
 
 from elanus.base.errors import Action, ElanusError
+from elanus.index.kernels import initialize_thread
 from elanus.testing.clock import VirtualLoop
 from elanus.testing.composition import Options, VirtualGround, World
 from elanus.testing.disk import ForgettingDisk, Point, PowerCut
@@ -197,6 +198,7 @@ def in_virtual_time(call: Callable[[], Awaitable[Play]]) -> Play:
         async with asyncio.timeout(LASTS_S_MAX):
             return await call()
 
+    initialize_thread()  # as a server does: several OpenMP threads on a busy machine wait for one another
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(bounded())
 

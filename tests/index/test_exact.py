@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from elanus.index.contract import Found, RowMask
 from elanus.index.exact import FEW_QUERIES, cost_us, score_all, search_exact, search_rows
-from elanus.index.vectors import Vectors, normalised, norms
+from elanus.index.vectors import Vectors, as_float32, normalised
 from elanus.model.types import Metric
 from elanus.testing.conformance_index import assert_well_formed, recall_by_score, twin_best, twin_scores
 
@@ -99,7 +99,7 @@ def test_cosine_of_zero_tiny_and_huge_vectors() -> None:
     np.testing.assert_allclose(found.scores, [[1, 1, 0, 0, -1]], atol=1e-5)
     zero = search_exact(Vectors(vectors), np.zeros((1, 2), np.float32), 5, Metric.COSINE)
     assert zero.scores.tolist() == [[0] * 5]
-    np.testing.assert_allclose(norms(vectors), [0, 1e-25, 1e25, 1, 1e-25], rtol=1e-6)
+    np.testing.assert_allclose(Vectors(vectors).inverse_norms, [0, 1e25, 1e-25, 1, 1e25], rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(normalised(vectors), axis=1), [0, 1, 1, 1, 1], rtol=1e-6)
 
 
@@ -114,5 +114,46 @@ def test_known_squares_are_used_and_scores_agree() -> None:
 
 
 def test_cost_grows_with_the_work() -> None:
-    assert cost_us(60_000, 600, 384, 1) < cost_us(60_000, 6_000, 384, 1) < cost_us(60_000, 60_000, 384, 1)
-    assert cost_us(60_000, 60_000, 384, 100) < 100 * cost_us(60_000, 60_000, 384, 1)
+    column = Vectors(np.zeros((6000, 384), np.float32))
+    assert cost_us(column, 60, 1) < cost_us(column, 600, 1) < cost_us(column, 6000, 1)
+    assert cost_us(column, 6000, 100) < 100 * cost_us(column, 6000, 1)
+    assert cost_us(column, 6000, 1) < cost_us(Vectors(np.zeros((6000, 384), np.float16)), 6000, 1)
+
+
+def test_every_finite_half_and_bfloat16_is_widened_exactly() -> None:
+    patterns = np.arange(1 << 16, dtype=np.uint16)
+    halves = patterns.view(np.float16)
+    finite = halves[np.isfinite(halves)].reshape(-1, 8)
+    assert (as_float32(finite).view(np.uint32) == finite.astype(np.float32).view(np.uint32)).all()
+    wide = as_float32(patterns.reshape(-1, 8))
+    assert (wide.view(np.uint32) == patterns.reshape(-1, 8).astype(np.uint32) << 16).all()
+
+
+def narrowed(values: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "bfloat16":
+        return (np.ascontiguousarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return np.clip(values * 20, -128, 127).astype(np.int8) if kind == "int8" else values.astype(np.float16)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["float16", "bfloat16", "int8"]),
+    st.sampled_from([Metric.L2, Metric.IP, Metric.COSINE]),
+    st.sampled_from([1, 9]),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 0.05, 0.6, 1.0]),
+)
+def test_narrow_columns_answer_as_their_widened_copies_do(
+    kind: str, metric: Metric, query_count: int, seed: int, share: float
+) -> None:
+    chance = np.random.default_rng(seed)
+    dimension = int(chance.choice([2, 7, 16, 70000]))
+    rows = 12 if dimension == 70000 else 200
+    stored = narrowed(chance.normal(size=(rows, dimension)).round(1), kind)
+    queries = as_float32(narrowed(chance.normal(size=(query_count, dimension)).round(1), kind))
+    keep = chance.random(rows) < share
+    plain = Vectors(as_float32(stored))
+    found = search_exact(Vectors(stored), queries, 10, metric, RowMask.of(keep))
+    wanted = search_exact(plain, queries, 10, metric, RowMask.of(keep))
+    assert (found.rows == wanted.rows).all()
+    assert (found.scores == wanted.scores).all()

@@ -15,7 +15,7 @@ from elanus.index.contract import RowMask
 from elanus.index.plan import SearchRequest, search_planned
 from elanus.index.sparse import SparseVectors, packed_queries
 from elanus.index.vectors import as_float32
-from elanus.model.types import DataType, Metric
+from elanus.model.types import Metric
 
 SETTINGS = settings(max_examples=60, deadline=None)
 
@@ -115,8 +115,8 @@ def test_ranges_hold_for_scored_vectors() -> None:
 def test_widened_vectors_are_exact(count: int) -> None:
     floats = np.linspace(-8, 8, count * 4, dtype=np.float32).reshape(count, 4)
     halves = floats.astype(np.float16)
-    assert (as_float32(halves, DataType.FLOAT16_VECTOR) == halves.astype(np.float32)).all()
+    assert (as_float32(halves) == halves.astype(np.float32)).all()
     upper = (floats.view(np.uint32) >> 16).astype(np.uint16)
-    wide = as_float32(upper, DataType.BFLOAT16_VECTOR)
+    wide = as_float32(upper)
     assert ((wide.view(np.uint32) >> 16) == upper).all()
     assert wide.dtype == np.float32

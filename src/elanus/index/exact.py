@@ -26,7 +26,7 @@ import numpy as np
 
 from elanus.base.errors import check
 from elanus.index.contract import Bools, Floats, Found, RowMask, Rows
-from elanus.index.kernels import scan, scan_rows, score_pairs
+from elanus.index.scans import scan_column, scan_column_rows, score_column_pairs
 from elanus.index.vectors import Vectors, normalised
 from elanus.model.types import Metric
 
@@ -86,7 +86,7 @@ def search_rows(vectors: Vectors, queries: Floats, k: int, metric: Metric, rows:
 def score_all(vectors: Vectors, query: Floats, metric: Metric, rows: Rows) -> Floats:
     """The scores of one query (dim,) with the given rows, (m,)."""
     query = _prepared(query[None, :], metric)[0]
-    return _finished(scan_rows(query, vectors.values, rows, metric is Metric.L2), vectors, rows, metric)
+    return _finished(scan_column_rows(query, vectors, rows, metric is Metric.L2), vectors, rows, metric)
 
 
 def best_of(scores: Floats, rows: Rows, k: int, metric: Metric) -> Found:
@@ -96,15 +96,18 @@ def best_of(scores: Floats, rows: Rows, k: int, metric: Metric) -> Found:
     return _packed(np.zeros(len(chosen), np.int64), rows[chosen], scores[chosen], (1, k), metric)
 
 
-def cost_us(row_count: int, passing: int, dimension: int, query_count: int) -> float:
-    """Estimated microseconds on one core of `search_exact` for all queries, from the constants below."""
+def cost_us(vectors: Vectors, passing: int, query_count: int) -> float:
+    """Estimated microseconds on one core of `search_exact` for all queries, from the constants above."""
+    row_count, dimension = len(vectors), vectors.dimension
     sparse = passing < SPARSE_SHARE * row_count
+    rows = passing if sparse else row_count
+    widened_us = rows * dimension * vectors.widening_ns / 1000
     if query_count > FEW_QUERIES:
-        rows = passing if sparse else row_count
-        return rows * (dimension * MATRIX_FLOAT_NS + MATRIX_ROW_NS) * query_count / 1000
+        passes = -(-query_count // QUERY_BLOCK_MAX)
+        return rows * (dimension * MATRIX_FLOAT_NS + MATRIX_ROW_NS) * query_count / 1000 + widened_us * passes
     gathered = passing * dimension * GATHERED_FLOAT_NS
     scanned = row_count * (dimension * SCANNED_FLOAT_NS + SCANNED_ROW_NS)
-    return (CALL_US + (gathered if sparse else scanned) / 1000) * query_count
+    return (CALL_US + (gathered if sparse else scanned) / 1000 + widened_us) * query_count
 
 
 def empty_answer(query_count: int, k: int, metric: Metric) -> Found:
@@ -139,24 +142,25 @@ def _search(task: _Task) -> Found:
 
 
 def _search_one(task: _Task, place: int) -> Found:
-    query, values = task.queries[place], task.vectors.values
+    query, vectors = task.queries[place], task.vectors
     if task.rows is not None:
-        scores = _finished(scan_rows(query, values, task.rows, task.is_distance), task.vectors, task.rows, task.metric)
+        scores = scan_column_rows(query, vectors, task.rows, task.is_distance)
+        scores = _finished(scores, vectors, task.rows, task.metric)
         return best_of(_without_nan(scores, task), task.rows, task.k, task.metric)
-    keys = scan(query, values, task.is_distance)
+    keys = scan_column(query, vectors, task.is_distance)
     if task.is_distance:
         np.negative(keys, out=keys)
     elif task.metric is Metric.COSINE:
-        keys *= task.vectors.inverse_norms
+        keys *= vectors.inverse_norms
     if task.keep is not None:
         keys[~task.keep] = WORST
     bound = float(_bound(keys[:, None], task.k)[0])
-    slack = 2 * (task.vectors.dimension + 4) * UNIT_ROUNDOFF * _scale(task, query, bound)
+    slack = 2 * (vectors.dimension + 4) * UNIT_ROUNDOFF * _scale(task, query, bound)
     rows = np.flatnonzero(keys >= np.float32(bound - slack)) if np.isfinite(slack) else np.arange(len(keys))
     if task.keep is not None:
         rows = rows[task.keep[rows]]
-    scores = score_pairs(task.queries, np.full(len(rows), place, np.int64), values, rows, task.is_distance)
-    scores = _without_nan(_finished(scores, task.vectors, rows, task.metric), task)
+    scores = score_column_pairs(task.queries, np.full(len(rows), place, np.int64), vectors, rows, task.is_distance)
+    scores = _without_nan(_finished(scores, vectors, rows, task.metric), task)
     return _packed(np.zeros(len(rows), np.int64), rows, scores, (1, task.k), task.metric)
 
 
@@ -200,7 +204,7 @@ def _search_block(task: _Task, start: int, stop: int) -> Found:
     if task.keep is not None:
         stay &= task.keep[row]
     place, row = place[stay], row[stay]
-    scores = score_pairs(queries, place, task.vectors.values, row, task.is_distance)
+    scores = score_column_pairs(queries, place, task.vectors, row, task.is_distance)
     scores = _without_nan(_finished(scores, task.vectors, row, task.metric), task)
     return _packed(place, row, scores, (len(queries), task.k), task.metric)
 
@@ -211,7 +215,7 @@ def _key_blocks(task: _Task, transposed: Floats) -> Iterator[tuple[Rows, Floats]
     for start in range(0, task.row_count, ROW_BLOCK):
         stop = min(start + ROW_BLOCK, task.row_count)
         rows = np.arange(start, stop) if task.rows is None else task.rows[start:stop]
-        values = vectors.values[start:stop] if task.rows is None else vectors.values[rows]
+        values = vectors.block(start, stop) if task.rows is None else vectors.take(rows)
         keys = values @ transposed
         if task.is_distance:
             keys *= 2

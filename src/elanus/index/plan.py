@@ -176,7 +176,7 @@ def _width(k: int, selectivity: float) -> int:
 
 def _exact_us(vectors: Vectors, request: SearchRequest, mask: RowMask | None) -> float:
     passing = len(vectors) if mask is None else mask.count
-    return cost_us(len(vectors), passing, vectors.dimension, len(request.queries))
+    return cost_us(vectors, passing, len(request.queries))
 
 
 def _index_us(index: VectorIndex, request: SearchRequest, width: int, calibrated: bool) -> float:

@@ -20,7 +20,6 @@ from elanus.model.channel import ORIGIN, Position
 from elanus.model.columns import Batch, Column, Mask, Rows, Values
 from elanus.model.schema import CollectionSchema, FieldSchema
 from elanus.model.timestamp import TIMESTAMP_MAX
-from elanus.model.types import DataType
 from elanus.segment.deletes import Deletes, Timestamps, hide
 from elanus.segment.keys import KeyRuns
 from elanus.segment.reader import Visibility, missing_column, visible_rows
@@ -101,8 +100,8 @@ class GrowingSegment:
         self._timestamps = _Array(np.empty(0, np.uint64))
         self._deleted_at = _Array(np.empty(0, np.uint64))
         self._partitions = _Array(np.empty(0, np.int64))
-        self._floats: dict[int, _Array] = {}
         self._squares: dict[int, _Array] = {}
+        self._searchable: dict[int, Vectors | ScoredVectors] = {}
         self._keys = KeyRuns()
 
     def append(self, batch: Batch, partition_ids: Rows, timestamp: int, position: Position) -> None:
@@ -136,15 +135,11 @@ class GrowingSegment:
             self._columns[field.field_id] = _GrowingColumn(column)
         self._columns[field.field_id].extend(column, rows_before)
         if field.data_type in DENSE_TYPES:
-            self._add_dense(field, column)
+            self._add_squares(field, column)
 
-    def _add_dense(self, field: FieldSchema, column: Column) -> None:
-        """What searches need of a dense vector beside its column: float32 values where it is stored otherwise, and
-        squared norms."""
-        floats = as_float32(np.asarray(column.values), field.data_type)
-        if field.data_type is not DataType.FLOAT_VECTOR:
-            self._floats.setdefault(field.field_id, _Array(floats)).extend(floats)
-        squares = squared_norms(floats)
+    def _add_squares(self, field: FieldSchema, column: Column) -> None:
+        """What searches need of a dense vector beside its column."""
+        squares = squared_norms(as_float32(np.asarray(column.values)))
         self._squares.setdefault(field.field_id, _Array(squares)).extend(squares)
 
     def apply_deletes(self, deletes: Deletes) -> None:
@@ -163,15 +158,20 @@ class GrowingSegment:
         return self._columns[field_id].view(row_count)
 
     def vectors(self, field_id: int, row_count: int) -> Vectors | ScoredVectors:
-        """The first rows of a vector field as searches take them, norms included."""
+        """The first rows of a vector field as searches take them; kept until rows are added."""
+        known = self._searchable.get(field_id)
+        if known is not None and len(known) == row_count:
+            return known
         values, squares = self.column(field_id, row_count).values, self._squares.get(field_id)
-        if squares is None:
+        if squares is not None:
+            found: Vectors | ScoredVectors = Vectors(np.asarray(values), squares.view(row_count))
+        else:
             field = self.schema.field_by_id(field_id)
             check(field is not None, f"no field {field_id}")
             assert field is not None
-            return searchable(values, field.data_type, is_sealed=False)
-        floats = self._floats.get(field_id)
-        return Vectors(values if floats is None else floats.view(row_count), squares.view(row_count))
+            found = searchable(values, field.data_type, is_sealed=False)
+        self._searchable[field_id] = found
+        return found
 
     def timestamps(self, row_count: int) -> Timestamps:
         """Record timestamps of the first rows."""

@@ -18,13 +18,13 @@ DENSE_TYPES = frozenset(
 
 
 def searchable(values: Values, data_type: DataType, *, is_sealed: bool) -> Vectors | ScoredVectors:
-    """A whole column. Dense types other than float32 are widened, which costs a copy; callers keep what they get."""
+    """A whole column; nothing is copied, and what is computed at first need is kept in it."""
     if data_type is DataType.SPARSE_FLOAT_VECTOR:
         return SparseVectors(values, is_sealed)
     dense = np.asarray(values)
-    return BinaryVectors(dense) if data_type is DataType.BINARY_VECTOR else Vectors(as_float32(dense, data_type))
+    return BinaryVectors(dense) if data_type is DataType.BINARY_VECTOR else Vectors(dense)
 
 
 def query_array(queries: np.ndarray, data_type: DataType) -> np.ndarray:
     """Queries in a field's storage dtype as its search takes them."""
-    return as_float32(queries, data_type) if data_type in DENSE_TYPES else queries
+    return as_float32(queries) if data_type in DENSE_TYPES else queries

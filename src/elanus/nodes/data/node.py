@@ -18,7 +18,6 @@ from elanus.index.registry import build, resolve
 from elanus.index.vectors import as_float32
 from elanus.model.columns import Column
 from elanus.model.segment import IndexFile, SegmentEntry
-from elanus.model.types import DataType
 from elanus.nodes.contracts import BuildTask, CompactTask
 from elanus.objects import paths
 from elanus.objects.checksums import map_verified, read_verified, write_file
@@ -47,7 +46,7 @@ class DataNode:
         async with self._slot:
             file = task.entry.vectors[field.field_id]
             data = await map_verified(self._doors, self._objects, file)
-            vectors = _indexable(open_vectors(data, file.key), field.data_type)
+            vectors = _indexable(open_vectors(data, file.key))
             parts = await self._doors.compute.run_background(build, resolved, vectors, self._threads)
             folder = paths.folder_of(task.entry.scalars.key)
             key = paths.index(folder, task.definition.index_id, task.token, resolved.index_type)
@@ -94,9 +93,9 @@ class DataNode:
         return segment
 
 
-def _indexable(column: Column, data_type: DataType) -> np.ndarray:
+def _indexable(column: Column) -> np.ndarray:
     """Vectors as float32, C-contiguous; null rows are zeros, which searches mask out."""
-    values = as_float32(column.values, data_type)
+    values = as_float32(np.asarray(column.values))
     if column.valid is not None:
         values = np.where(column.valid[:, None], values, np.float32(0))
     return values

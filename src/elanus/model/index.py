@@ -1,8 +1,44 @@
-"""Index definitions: what a user asked to be built on a field."""
+"""Index definitions: what a user asked to be built on a field.
+
+A JSON field, the dynamic one included, takes one index for each path. `parse_path` reads a path as users write it: a
+name and any number of keys in quotes and positions, each in brackets.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
+
+from elanus.model.errors import RequestError
+
+JSON_PATH: Final = "json_path"
+_NAME: Final = re.compile(r"(?:[A-Za-z_]\w*|\$meta)", re.ASCII)
+_STEP: Final = re.compile(r"""\[\s*(?:"([^"]*)"|'([^']*)'|(\d+))\s*\]""", re.ASCII)
+
+
+def parse_path(text: str) -> tuple[str, ...]:
+    """The steps of a path, the name first; positions are told from keys by their brackets. RequestError."""
+    name = _NAME.match(text)
+    steps = [name.group()] if name else []
+    at = name.end() if name else 0
+    while name and at < len(text):
+        step = _STEP.match(text, at)
+        if step is None:
+            break
+        double, single, position = step.groups()
+        steps.append(f"[{position}]" if position is not None else double if double is not None else single)
+        at = step.end()
+    if name is None or at < len(text):
+        raise RequestError(f"cannot parse identifier: {text}")
+    return tuple(steps)
+
+
+def path_in(params: Mapping[str, str], field_name: str) -> tuple[str, ...]:
+    """Which part of the field the definition is about: its name alone where it says nothing."""
+    return parse_path(params[JSON_PATH]) if JSON_PATH in params else (field_name,)
 
 
 class IndexDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -13,6 +49,11 @@ class IndexDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
     field_id: int
     field_name: str
     params: dict[str, str]
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """What of the field is indexed; see `path_in`."""
+        return path_in(self.params, self.field_name)
 
     @property
     def index_type(self) -> str:

@@ -421,14 +421,14 @@ class Coordinator:
         async with self._ddl:
             leader = self._leader
             record = leader.catalog.collection(request).record
-            field = record.schema.field(request.field)
+            field = record.schema.field(request.field) or record.schema.dynamic
             if field is None:
                 raise RequestError(f"cannot create index on non-exist field: {request.field}")
             name = request.index_name or describe.index_name(record, field)
-            if describe.is_same_index(record, field.field_id, name, request.params):
+            definition = IndexDefinition(0, name, field.field_id, request.field, request.params)
+            if describe.is_same_index(record, definition):
                 return
-            index_id = (await leader.ids.allocate(1)).first
-            definition = IndexDefinition(index_id, name, field.field_id, field.name, request.params)
+            definition = msgspec.structs.replace(definition, index_id=(await leader.ids.allocate(1)).first)
             await self._replace(
                 record.collection_id,
                 indexes=(*record.indexes, definition),

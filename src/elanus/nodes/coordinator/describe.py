@@ -199,14 +199,15 @@ def index_name(record: Collection, field: FieldSchema) -> str:
     return next((index.name for index in record.indexes if index.field_id == field.field_id), field.name)
 
 
-def is_same_index(record: Collection, field_id: int, name: str, params: Mapping[str, str]) -> bool:
+def is_same_index(record: Collection, wanted: IndexDefinition) -> bool:
     """Whether exactly this index exists; refuses one that clashes with another."""
     for index in record.indexes:
-        if index.name == name:
-            if index.field_id == field_id and index.params == params:
+        same_place = index.field_id == wanted.field_id and index.path == wanted.path
+        if index.name == wanted.name:
+            if same_place and index.params == wanted.params:
                 return True
             raise RequestError("CreateIndex failed: at most one distinct index is allowed per field")
-        if index.field_id == field_id:
+        if same_place:
             raise RequestError("CreateIndex failed: creating multiple indexes on same field is not supported")
     return False
 

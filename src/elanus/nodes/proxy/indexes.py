@@ -7,6 +7,7 @@ import msgspec
 from elanus.index.errors import IndexParameterError, IndexTypeNotServedError
 from elanus.index.registry import validate_definition
 from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
+from elanus.model.index import path_in
 from elanus.model.requests import CreateIndexRequest
 from elanus.model.schema import FieldSchema
 from elanus.nodes.proxy.entry import CollectionEntry
@@ -16,7 +17,7 @@ from elanus.nodes.proxy.names import check_index_name
 def checked_index(entry: CollectionEntry, request: CreateIndexRequest) -> CreateIndexRequest:
     """The request with its name settled and its parameters in canonical form."""
     check_index_name(request.index_name)
-    field = entry.fields.get(request.field)
+    field = entry.fields.get(request.field) or entry.dynamic
     if field is None:
         raise RequestError(f"cannot create index on non-exist field: {request.field}")
     try:
@@ -27,10 +28,11 @@ def checked_index(entry: CollectionEntry, request: CreateIndexRequest) -> Create
         if "invalid parameter" in error.message:
             raise
         raise BadParameterError(error.message, expected="valid index params", actual="invalid index params") from None
-    return msgspec.structs.replace(request, index_name=request.index_name or _default_name(entry, field), params=params)
+    name = request.index_name or _default_name(entry, field, path_in(params, request.field))
+    return msgspec.structs.replace(request, index_name=name, params=params)
 
 
-def _default_name(entry: CollectionEntry, field: FieldSchema) -> str:
-    """The name the field's index has already, else the field's."""
-    known = entry.indexes.get(field.field_id)
-    return known.name if known is not None else field.name
+def _default_name(entry: CollectionEntry, field: FieldSchema, path: tuple[str, ...]) -> str:
+    """The name that the index of the same path has already, else the path."""
+    known = (index.name for index in entry.view.indexes if index.field_id == field.field_id and index.path == path)
+    return next(known, "/".join(path))

@@ -63,7 +63,7 @@ HNSW = {"index_type": "HNSW", "metric_type": "L2"}
         (
             {"index_type": "INVERTED"},
             scalar(DataType.JSON),
-            "json index must specify cast type: missing parameter",
+            "json index must specify cast type: missing parameter[missing_param=json_cast_type]",
         ),
         ({"index_type": "INVERTED", "json_cast_type": "x"}, scalar(DataType.JSON), "json_cast_type x is not supported"),
         (

@@ -304,8 +304,8 @@ CALLS: dict[str, tuple[Callable[[Bench], Any], str, int]] = {
     ),
     "index field": (
         lambda bench: bench.proxy.create_index(CreateIndexRequest(collection="c", field="x")),
-        "cannot create index on non-exist field: x",
-        65535,
+        "json index must specify cast type",
+        1100,
     ),
     "index name": (
         lambda bench: bench.proxy.create_index(CreateIndexRequest(collection="c", field="rank", index_name="1-")),

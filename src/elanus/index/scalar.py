@@ -148,7 +148,7 @@ def _value_type(field: FieldSchema) -> DataType:
 def _check_cast(params: Mapping[str, str]) -> None:
     cast = params.get("json_cast_type")
     if cast is None:
-        raise IndexParameterError("json index must specify cast type: missing parameter")
+        raise IndexParameterError("json index must specify cast type: missing parameter[missing_param=json_cast_type]")
     if cast.upper() not in CAST_TYPES:
         raise IndexParameterError(f"json_cast_type {cast} is not supported")
     function = params.get("json_cast_function")

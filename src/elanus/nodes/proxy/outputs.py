@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from elanus.model.errors import RequestError
 from elanus.model.schema import DYNAMIC_FIELD_NAME, FieldSchema
 from elanus.nodes.proxy.entry import CollectionEntry
+
+
+_DYNAMIC_NAME: Final = re.compile(r"""(?:\w+|\$meta)(?:\[(?:"[^"]*"|'[^']*'|\d+)\])*""")
 
 
 class Outputs(NamedTuple):
@@ -51,6 +55,8 @@ def _resolved(entry: CollectionEntry, name: str) -> FieldSchema:
         raise RequestError(f"not support getting subkeys of json field yet, field name: {name}")
     if entry.dynamic is None:
         raise RequestError(f"field {name} not exist")
+    if not _DYNAMIC_NAME.fullmatch(name):
+        raise RequestError(f"parse output field name failed: {name}")
     if name.count("[") > 1 or (bracket and base != DYNAMIC_FIELD_NAME):
         raise RequestError("not support getting multiple level of dynamic field for now")
     return entry.dynamic

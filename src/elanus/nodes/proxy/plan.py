@@ -61,6 +61,7 @@ _CONTROL_KEYS: Final = frozenset(
         "strict_cast",
     ]
 )
+_HINTS: Final = ("", "iterative_filter", "disable")
 _REFUSED_KEYS: Final = ("group_by_fields", "order_by_fields", "analyzer_name")
 _QUERY_CONVERSIONS: Final = (DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR)
 
@@ -113,6 +114,7 @@ def _new_plan(entry: CollectionEntry, request: SearchRequest) -> SearchPlan:
         if params.get(name) or engine.get(name):
             raise UnsupportedError(f"search option {name}")
     _check_collection_id(entry, params)
+    _check_hints(str(params.get("hints") or engine.get("hints") or ""))
     iterator = _iterator(params)
     limit, offset = _window(params, is_iterator=iterator is not None)
     field = _anns_field(entry, params.get("anns_field", ""))
@@ -248,6 +250,12 @@ def _iterator(params: Mapping[str, str]) -> IteratorPage | None:
 
 def _is_token(token: str) -> bool:
     return len(token) <= 64 and token.replace("-", "").isalnum()
+
+
+def _check_hints(hint: str) -> None:
+    """How a filter is to be applied; the answer is the same."""
+    if hint not in _HINTS:
+        raise RequestError(f"Create Plan by expr failed:  => hints: {hint} not supported")
 
 
 def _check_collection_id(entry: CollectionEntry, params: Mapping[str, str]) -> None:

@@ -88,11 +88,11 @@ class Reader:
         self, entry: CollectionEntry, request: SearchRequest, plan: SearchPlan, fresh: Freshness
     ) -> ShardRead:
         """What the shards are asked for."""
-        queries = checked_queries(plan.field, request)
         partition_ids = plan.partition_ids
         if request.filter:
             bound = checked_filter(entry, request.filter, request.templates, zone=plan.clock.zone)
             partition_ids = pinned_partitions(entry, bound, partition_ids)
+        queries = checked_queries(plan.field, request)
         radius, range_filter = bounded(plan)
         vector = VectorQuery(
             field_id=plan.field.field_id,

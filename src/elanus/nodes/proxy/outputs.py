@@ -10,7 +10,6 @@ from elanus.model.errors import RequestError
 from elanus.model.schema import DYNAMIC_FIELD_NAME, FieldSchema
 from elanus.nodes.proxy.entry import CollectionEntry
 
-
 _DYNAMIC_NAME: Final = re.compile(r"""(?:\w+|\$meta)(?:\[(?:"[^"]*"|'[^']*'|\d+)\])*""")
 
 

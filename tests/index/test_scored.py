@@ -72,7 +72,9 @@ def test_binary_search_is_its_twin(
         assert answers(found, place) == wanted
 
 
-entries = st.dictionaries(st.integers(0, 12), st.floats(-4, 4, width=16), max_size=6)
+entries = st.dictionaries(
+    st.integers(0, 12) | st.sampled_from([65536, 65541, 2**32 - 2]), st.floats(-4, 4, width=16), max_size=6
+)
 
 
 def encoded(row: dict[int, float]) -> bytes:

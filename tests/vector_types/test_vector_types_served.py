@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pymilvus import DataType, MilvusClient, MilvusException
-from vector_twin import CASES, DIMENSION, KINDS, Plain, VectorKind, is_better_large, nearest
+from pymilvus import DataType, MilvusClient
+from vector_twin import CASES, KINDS, Plain, VectorKind, is_better_large, nearest
 
 from servers import DrillServer
 

@@ -79,7 +79,7 @@ def estimate_us(
 ) -> float:
     """Estimated microseconds on one core; tells a caller whether to stay on its thread."""
     if not isinstance(vectors, Vectors):
-        return scored_cost_us(vectors, len(request.queries))
+        return scored_cost_us(vectors, request.queries)
     exact = _exact_us(vectors, request, mask)
     if index is None:
         return exact

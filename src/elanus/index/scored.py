@@ -30,9 +30,8 @@ class ScoredVectors(Protocol):
 
     def __len__(self) -> int: ...
 
-    @property
-    def query_us(self) -> float:
-        """Estimated microseconds to score all rows for one query."""
+    def cost_us(self, queries: np.ndarray) -> float:
+        """Estimated microseconds on one core to score all rows for these queries."""
         ...
 
     def scored(self, query: np.ndarray, metric: Metric, rows: Rows | None) -> Scored:
@@ -58,6 +57,6 @@ def search_scored(
     return answer
 
 
-def scored_cost_us(vectors: ScoredVectors, query_count: int) -> float:
+def scored_cost_us(vectors: ScoredVectors, queries: np.ndarray) -> float:
     """Estimated microseconds of `search_scored` on one core."""
-    return (CALL_US + vectors.query_us) * query_count
+    return CALL_US * len(queries) + vectors.cost_us(queries)

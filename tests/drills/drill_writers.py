@@ -111,6 +111,7 @@ class Writer:
     next_key: int = 0
     faults: list[str] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
+    texts: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.next_key = self.number * KEYS_PER_WRITER
@@ -185,6 +186,7 @@ class Writer:
 
     def failed(self, error: MilvusException, before: dict[int, frozenset[Outcome]]) -> bool:
         self.codes[str(error.code)] += 1
+        self.texts[str(error.code)] = error.message
         lost = not isinstance(error.code, int) or "Fail connecting" in error.message
         if not lost and error.code in REFUSALS:
             self.ledger.take_back(before)

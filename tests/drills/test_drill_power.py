@@ -204,8 +204,11 @@ def in_virtual_time(call: Callable[[], Awaitable[Play]]) -> Play:
 
 
 async def uncut() -> Play:
+    """The play as it is without a cut; its cutter's points are those that a cut can come at."""
     play = Play(Cutter(), SEED)
     assert await play.run()
+    assert isinstance(play.world.ground, VirtualGround)
+    play.world.ground.disk.hook = None
     await play.check()
     await play.world.stop()
     return play

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import shutil
 import subprocess
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,11 @@ from typing import Any
 import drill_trace
 import grpc
 import pytest
+from drill_writers import KINDS, Writer, create, total
 from pymilvus import DataType, MilvusClient
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb2
 
-from servers import DrillServer
+from servers import BUSY, DrillServer
 
 WRITERS = 8
 CALLS_EACH = 12
@@ -123,6 +127,63 @@ def unsynced(trace: drill_trace.Trace, streams: list[tuple[str, int]], where: tu
         if not synced:
             wrong.append(f"{key[0]} call {key[1] // 2}: {begun:.6f} to {answered:.6f}")
     return wrong
+
+
+INJECTIONS = ("fdatasync:error=EIO:when=60+45", "fdatasync:error=ENOSPC:when=60+45", "fsync:error=EIO:when=40+25")
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("injection", INJECTIONS)
+def test_syncs_that_fail(tmp_path: Path, injection: str) -> None:
+    """The kernel answers every 45th sync with an error: such a write is refused or its fate is called unknown, the log
+    is opened anew (or the server stops, saying why), and after a kill everything acknowledged is there."""
+    need_strace()
+    call = injection.partition(":")[0]
+    prefix = ("strace", "-f", "-D", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={injection}")
+    kind = KINDS[0]
+    server = DrillServer(tmp_path / "store", *BUSY, prefix=prefix).wait_ready()
+    writers = [Writer(number, kind, random.Random(number)) for number in range(4)]
+    try:
+        client = MilvusClient(server.uri)
+        create(client, kind)
+        client.close()
+        stop = threading.Event()
+        threads = [threading.Thread(target=again_and_again, args=(writer, server, stop)) for writer in writers]
+        for thread in threads:
+            thread.start()
+        stop.wait(8.0)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        alive = server.is_alive
+        assert alive or call in server.errors() or "error" in server.errors(), server.errors()
+    finally:
+        server.kill()
+    server = DrillServer(tmp_path / "store", *BUSY).wait_ready()
+    try:
+        client = MilvusClient(server.uri)
+        rows = sum(writer.check(client) for writer in writers)
+        assert total(client, kind) == rows
+        client.close()
+    finally:
+        server.kill()
+    counts = [writer.ledger.counts for writer in writers]
+    codes = sum((writer.codes for writer in writers), Counter())
+    texts = {code: text[:120] for writer in writers for code, text in writer.texts.items()}
+    print(
+        f"\nfailing syncs ({injection}): {sum(one.acknowledged for one in counts)} writes acknowledged, "
+        f"{sum(one.refused for one in counts)} refused, {sum(one.unknown for one in counts)} unknown, "
+        f"codes {dict(codes)} {texts}, server alive at the end: {alive}"
+    )
+    assert sum(one.acknowledged for one in counts) > 20
+    assert codes, "no sync failed"
+    assert not [fault for writer in writers for fault in writer.faults]
+
+
+def again_and_again(writer: Writer, server: DrillServer, stop: threading.Event) -> None:
+    """The writer gives up at an unknown outcome; here it goes on while the server lives."""
+    while not stop.is_set() and server.is_alive:
+        writer.run(server.uri, stop)
 
 
 @pytest.mark.drill

@@ -226,11 +226,49 @@ def test_search_request() -> None:
         ("p",),
     )
     assert request.consistency == r.Consistency(ConsistencyLevel.SESSION, 5, False)
-    for part in ("function_score", "highlighter", "ids"):
-        refused = messages().SearchRequest.FromString(message.SerializeToString())
-        getattr(refused, part).SetInParent()
-        with pytest.raises(UnsupportedError, match=part):
-            decode_data.search(refused.SerializeToString(), "")
+    refused = messages().SearchRequest.FromString(message.SerializeToString())
+    refused.highlighter.SetInParent()
+    with pytest.raises(UnsupportedError, match="highlighter"):
+        decode_data.search(refused.SerializeToString(), "")
+
+
+def test_search_by_keys_and_scored_by_functions() -> None:
+    message = messages().SearchRequest(collection_name="c", nq=2, consistency_level=1)
+    message.ids.int_id.data.extend([-3, 1 << 62])
+    function = message.function_score.functions.add(name="f", type=3, input_field_names=["n"])
+    function.params.add(key="reranker", value="decay")
+    message.function_score.params.add(key="boost_mode", value="sum")
+    request = decode_data.search(message.SerializeToString(), "")
+    assert request.ids is not None
+    assert request.ids.values.tolist() == [-3, 1 << 62]
+    assert request.function_score is not None
+    assert request.function_score.params == {"boost_mode": "sum"}
+    (decoded,) = request.function_score.functions
+    assert (decoded.name, decoded.function_type, decoded.input_field_names) == ("f", 3, ("n",))
+    assert decoded.params == {"reranker": "decay"}
+    message.ids.str_id.data.append("é")
+    texts = decode_data.search(message.SerializeToString(), "").ids
+    assert texts is not None
+    assert texts.values.to_pylist() == ["é"]
+
+
+def test_hybrid_search_request() -> None:
+    message = messages().HybridSearchRequest(
+        db_name="d", collection_name="c", partition_names=["p"], output_fields=["x"], consistency_level=2
+    )
+    for dimension in (2, 3):
+        group = placeholder_group(101, [np.zeros(dimension, "<f4").tobytes()])
+        message.requests.add(collection_name="c", dsl="a > 1", nq=1, placeholder_group=group)
+    message.rank_params.add(key="limit", value="10")
+    request = decode_data.hybrid_search(message.SerializeToString(), "")
+    assert (request.database, request.collection, request.partitions) == ("d", "c", ("p",))
+    assert (request.output_fields, request.rank_params) == (("x",), {"limit": "10"})
+    assert request.function_score is None
+    assert [one.queries.shape for one in request.requests] == [(1, 2), (1, 3)]
+    assert [one.filter for one in request.requests] == ["a > 1", "a > 1"]
+    message.namespace = "n"
+    with pytest.raises(BadParameterError, match="namespace"):
+        decode_data.hybrid_search(message.SerializeToString(), "")
 
 
 # --- schemas --------------------------------------------------------------------------------------------------------

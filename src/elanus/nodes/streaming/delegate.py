@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from elanus.base.doors import Clock
-from elanus.base.errors import FencedError, UnavailableError
+from elanus.base.errors import UnavailableError
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.errors import CollectionNotLoadedError, DeletesBehindError, ReadTimeoutError, SegmentNotFoundError
 from elanus.model.reads import Found, Hits, ShardRead
@@ -53,7 +53,7 @@ class Evidence:
         """Return once a read of the record, begun after this call, has shown `term` to be current."""
         begun = self._clock.monotonic_s()
         if await self._read_term() != term:
-            raise FencedError(f"term {term} is no longer current")
+            raise UnavailableError(f"term {term} is no longer current; the channel is being opened under another")
         self._begun_s = max(self._begun_s, begun)
 
     async def at_most_old(self, term: int, seconds: float) -> None:

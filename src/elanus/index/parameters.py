@@ -53,12 +53,13 @@ class IntegerParameter(msgspec.Struct, frozen=True, tag="integer"):
 
 
 class NumberParameter(msgspec.Struct, frozen=True, tag="number"):
-    """A float in [low, high]."""
+    """A float in [low, high], or in [low, high) if `is_open`."""
 
     name: str
     low: float
     high: float
     default: float | None = None
+    is_open: bool = False
 
     def parse(self, text: str) -> float:
         """The value of a build parameter."""
@@ -66,7 +67,7 @@ class NumberParameter(msgspec.Struct, frozen=True, tag="number"):
             value = float(text)
         except ValueError:
             raise IndexParameterError(f"wrong data type in json, key: '{self.name}', value: '{text}'") from None
-        if not self.low <= value <= self.high:
+        if not self._holds(value):
             raise IndexParameterError(self._out_of_range(text.strip()))
         return value
 
@@ -76,12 +77,17 @@ class NumberParameter(msgspec.Struct, frozen=True, tag="number"):
             raise SearchParameterError(
                 f"Type conflict in json: param '{self.name}' ({_as_json(value)}) should be a number"
             )
-        if not self.low <= value <= self.high:
+        if not self._holds(value):
             raise SearchParameterError(self._out_of_range(_as_json(value)))
         return float(value)
 
+    def _holds(self, value: float) -> bool:
+        return self.low <= value < self.high or (value == self.high and not self.is_open)
+
     def _out_of_range(self, value: str) -> str:
-        return f"Out of range in json: param '{self.name}' ({value}) should be in range [{self.low:f}, {self.high:f}]"
+        end = ")" if self.is_open else "]"
+        limits = f"[{self.low:f}, {self.high:f}{end}"
+        return f"Out of range in json: param '{self.name}' ({value}) should be in range {limits}"
 
 
 Parameter: TypeAlias = IntegerParameter | NumberParameter

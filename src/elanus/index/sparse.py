@@ -175,9 +175,9 @@ class SparseInverted(Declaration):
     name = "SPARSE_INVERTED_INDEX"
     data_types = frozenset({DataType.SPARSE_FLOAT_VECTOR})
     metrics = frozenset({Metric.IP})
-    build_parameters = (NumberParameter("drop_ratio_build", 0.0, 1.0),)
+    build_parameters = (NumberParameter("drop_ratio_build", 0.0, 1.0, is_open=True),)
     search_parameters = (
-        NumberParameter("drop_ratio_search", 0.0, 1.0),
+        NumberParameter("drop_ratio_search", 0.0, 1.0, is_open=True),
         NumberParameter("dim_max_score_ratio", 0.5, 1.3),
     )
 

@@ -27,7 +27,7 @@ from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.forms import Clock, clock_of
 from elanus.nodes.proxy.grouping import grouping_of
 from elanus.nodes.proxy.outputs import Outputs, expanded
-from elanus.nodes.proxy.values import check_finite, checked_values
+from elanus.nodes.proxy.values import check_finite, check_finite_vectors, checked_values
 
 _CONTROL_KEYS: Final = frozenset(
     [
@@ -313,6 +313,7 @@ def checked_queries(field: FieldSchema, request: SearchRequest) -> np.ndarray:
                 f"vector type must be the same, field {field.name} - type {kind.label}, "
                 f"search info type {request.query_type.label}"
             )
+        check_finite(queries)
         queries = as_float16(queries) if kind is DataType.FLOAT16_VECTOR else as_bfloat16(queries)
     if kind is DataType.SPARSE_FLOAT_VECTOR:
         return _sparse_queries(field, queries)
@@ -322,8 +323,7 @@ def checked_queries(field: FieldSchema, request: SearchRequest) -> np.ndarray:
             f"vector dimension mismatch, expected vector size(byte) {width * queries.dtype.itemsize}, "
             f"actual {queries[:1].nbytes}."
         )
-    if kind is DataType.FLOAT_VECTOR:
-        check_finite(queries)
+    check_finite_vectors(queries, kind)
     return queries
 
 

@@ -74,6 +74,8 @@ def _check_primary(entry: CollectionEntry, sent: Mapping[str, IncomingField], *,
 
 def _checked(field: FieldSchema, incoming: IncomingField, row_count: int, zone: str) -> Column:
     column = incoming.column
+    if not len(column) and field.data_type.is_vector:
+        type_mismatch(field)
     if len(column) != row_count:
         raise BadParameterError(
             f"the num_rows ({len(column)}) of field ({field.name}) is not equal to passed num_rows ({row_count})",

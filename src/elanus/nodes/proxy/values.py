@@ -42,6 +42,14 @@ _ARRAY_WORDS: Final[Mapping[DataType, str]] = {
     DataType.GEOMETRY: "geometry",
     DataType.TIMESTAMPTZ: "timestamptz",
 }
+_VECTOR_WORDS: Final[Mapping[DataType, str]] = {
+    DataType.FLOAT_VECTOR: "float vector",
+    DataType.FLOAT16_VECTOR: "float16 vector",
+    DataType.BFLOAT16_VECTOR: "bfloat16 vector",
+    DataType.BINARY_VECTOR: "binary vector",
+    DataType.INT8_VECTOR: "int8 vector",
+    DataType.SPARSE_FLOAT_VECTOR: "sparse float vector",
+}
 
 
 def checked_values(field: FieldSchema, column: Column, zone: str = DEFAULT_TIMEZONE) -> Column:
@@ -73,6 +81,11 @@ def _converted(field: FieldSchema, column: Column, zone: str) -> Values:
 
 def type_mismatch(field: FieldSchema) -> NoReturn:
     """Refuse a column whose type is not the field's."""
+    if field.data_type in _VECTOR_WORDS:
+        word = _VECTOR_WORDS[field.data_type]
+        raise BadParameterError(
+            f"{word} field '{field.name}' is illegal, array type mismatch", expected=f"need {word}", actual="got nil"
+        )
     word = _ARRAY_WORDS.get(field.data_type, field.data_type.label)
     raise BadParameterError(
         f"field '{field.name}' is illegal, array type mismatch", expected=f"need {word} array", actual="got nil"
@@ -283,6 +296,12 @@ def _dense(field: FieldSchema, values: Any) -> Numbers:
     if not isinstance(values, np.ndarray) or values.ndim != 2:
         type_mismatch(field)
     dimension = values.shape[1] * 8 if kind is DataType.BINARY_VECTOR else values.shape[1]
+    if dimension != field.dimension and kind is not DataType.BINARY_VECTOR and values.size % field.dimension:
+        raise BadParameterError(
+            f"the length({values.size}) of float data should divide the dim({field.dimension})",
+            expected=field.dimension,
+            actual=dimension,
+        )
     if dimension != field.dimension:
         raise BadParameterError(
             f"the dim ({dimension}) of field data({field.name}) is not equal to schema dim ({field.dimension})",
@@ -291,13 +310,18 @@ def _dense(field: FieldSchema, values: Any) -> Numbers:
         )
     if values.dtype != np.dtype(NUMPY_DTYPES[kind]):
         type_mismatch(field)
+    check_finite_vectors(values, kind)
+    return values
+
+
+def check_finite_vectors(values: Numbers, kind: DataType) -> None:
+    """Refuse NaN and infinities in dense vectors as they are stored."""
     if kind in (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR):
         check_finite(values)
     elif kind is DataType.BFLOAT16_VECTOR:
         wrong = (values & 0x7F80) == 0x7F80
         if wrong.any():
             refuse_number(float((values[wrong][:1].astype("<u4") << 16).view("<f4")[0]))
-    return values
 
 
 def _sparse(field: FieldSchema, column: Column) -> pa.Array:

@@ -336,10 +336,10 @@ CALLS: dict[str, tuple[Callable[[Bench], Any], str, int]] = {
         "does not contain vector field",
         1100,
     ),
-    "load partition": (
-        lambda bench: bench.proxy.load(LoadRequest(collection="c", partitions=("x",))),
-        "partition not found[partition=x]",
-        200,
+    "load nameless": (
+        lambda bench: bench.proxy.load(LoadRequest(collection="1-", partitions=("x",))),
+        "Invalid collection name: 1-.",
+        1100,
     ),
 }
 

@@ -93,7 +93,12 @@ INSERTS: dict[str, tuple[Any, str, int]] = {
     ),
     "dim": (
         insert(ONE[0], sent("vector", DataType.FLOAT_VECTOR, np.zeros((1, 3), "<f4"))),
-        "the dim (3) of field data(vector) is not equal to schema dim (2): invalid parameter[expected=2][actual=3]",
+        "the length(3) of float data should divide the dim(2): invalid parameter[expected=2][actual=3]",
+        1100,
+    ),
+    "wide": (
+        insert(ONE[0], sent("vector", DataType.FLOAT_VECTOR, np.zeros((1, 4), "<f4"))),
+        "the dim (4) of field data(vector) is not equal to schema dim (2): invalid parameter[expected=2][actual=4]",
         1100,
     ),
     "nan": (insert(ONE[0], vectors([[1, float("nan")]])), "value 'NaN' is not a number or infinity", 65535),

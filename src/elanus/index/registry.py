@@ -140,6 +140,9 @@ def _checked_metric(kind: IndexType, params: Mapping[str, str], field: FieldSche
     if given not in _METRICS_OF.get(field.data_type, kind.metrics) & kind.metrics:
         if field.data_type is DataType.SPARSE_FLOAT_VECTOR:
             raise IndexParameterError("only IP&BM25 is the supported metric type for sparse index")
+        if given in _METRICS_OF.get(field.data_type, frozenset()):
+            supported = " ".join(sorted(kind.metrics))
+            raise IndexParameterError(f"metric type {given} not found or not supported, supported: [{supported}]")
         label = _VECTOR_LABELS.get(field.data_type, "float")
         raise IndexParameterError(f"{label} vector index does not support metric type: {params['metric_type']}")
     return given

@@ -173,7 +173,8 @@ def _some_partitions(names: Iterable[str]) -> tuple[str, ...]:
     """At least one name: none would mean all of the collection."""
     partitions = tuple(names)
     if not partitions:
-        raise BadParameterError("due to no partition specified", expected="any partition", actual="empty list")
+        text = "due to no partition specified"
+        raise BadParameterError(text, expected="any partition", actual="empty partition list")
     return partitions
 
 

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from elanus.base.errors import ElanusError
-from elanus.model.errors import CollectionNotFoundError, CollectionNotLoadedError, NoIndexError
+from elanus.model.errors import (
+    CollectionNotFoundError,
+    CollectionNotLoadedError,
+    NoIndexError,
+    PartitionNotFoundError,
+)
 from elanus.model.requests import (
     CollectionReply,
     CollectionRequest,
@@ -69,10 +74,13 @@ async def loading_progress(frontend: Frontend, request: PartitionsRequest) -> in
 
 async def has_partition(frontend: Frontend, request: PartitionRequest) -> bool:
     """Whether the collection, which must exist, has the partition."""
-    replies = await frontend.list_partitions(
-        PartitionsRequest(database=request.database, collection=request.collection)
+    named = PartitionsRequest(
+        database=request.database, collection=request.collection, partitions=(request.partition,)
     )
-    return any(reply.info.name == request.partition for reply in replies)
+    try:
+        return bool(await frontend.list_partitions(named))
+    except PartitionNotFoundError:
+        return False
 
 
 async def loaded_segments(frontend: Frontend, request: CollectionRequest) -> tuple[SegmentInfo, ...]:

@@ -84,6 +84,12 @@ class CollectionEntry:
         if not self.is_loaded:
             raise CollectionNotLoadedError(self.name, prefix=f"failed to {action}")
 
+    def check_partitions(self, names: Sequence[str]) -> None:
+        """Refuse partitions that do not exist, before anything is said of what is loaded."""
+        unknown = next((name for name in names if name not in self.partitions), None)
+        if unknown is not None and self.partition_key is None:
+            raise UnknownPartitionNameError(unknown)
+
     def partitions_to_read(self, names: Sequence[str], action: str) -> tuple[int, ...] | None:
         """Ids of the loaded partitions a read covers; None means all of the collection."""
         if not names:

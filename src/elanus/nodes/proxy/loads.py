@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from elanus.model.errors import BadParameterError, PartitionNotFoundError, RequestError, UnsupportedError
+from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
 from elanus.model.requests import LoadRequest
 from elanus.nodes.proxy.entry import CollectionEntry
 
 
 def check_load_fields(entry: CollectionEntry, request: LoadRequest) -> None:
-    """Partitions must exist. A list of fields must hold all keys and a vector; fewer than all fields is not served."""
+    """A list of fields must hold all keys and a vector; fewer than all fields is not served."""
     if request.partitions and entry.partition_key is not None:
         raise RequestError("disable load partitions if partition key mode is used")
-    unknown = next((name for name in request.partitions if name not in entry.partitions), None)
-    if unknown is not None:
-        raise PartitionNotFoundError(unknown)
     if not request.load_fields:
         return
     wanted = set(request.load_fields)

@@ -107,6 +107,7 @@ def search_plan(entry: CollectionEntry, request: SearchRequest) -> SearchPlan:
 
 
 def _new_plan(entry: CollectionEntry, request: SearchRequest) -> SearchPlan:
+    entry.check_partitions(request.partitions)
     entry.require_loaded("search")
     params = request.params
     engine = _engine_params(params)
@@ -211,6 +212,8 @@ def _window(params: Mapping[str, str], *, is_iterator: bool) -> tuple[int, int]:
     if is_iterator:
         return integer(params, "search_iter_batch_size", None), 0
     limit = integer(params, "topk", None)
+    if params.get("iterator", "").lower() == "true":
+        limit = min(limit, TOP_K_MAX)
     if not 1 <= limit <= TOP_K_MAX:
         raise RequestError(f"topk [{limit}] is invalid, it should be in range [1, {TOP_K_MAX}], but got {limit}")
     offset = integer(params, "offset", 0)

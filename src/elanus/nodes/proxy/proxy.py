@@ -197,12 +197,14 @@ class Proxy:
     # --- partitions -------------------------------------------------------------------------------------------------
     async def create_partition(self, request: PartitionRequest) -> None:
         self._allow("CreatePartition", request)
+        check_collection_name(request.collection)
         check_partition_name(request.partition)
         await self._refuse_partition_key(request, "disable create partition if partition key mode is used")
         await self._coordinator.create_partition(_located(request))
 
     async def drop_partition(self, request: PartitionRequest) -> None:
         self._allow("DropPartition", request)
+        check_collection_name(request.collection)
         check_partition_name(request.partition)
         if request.partition == DEFAULT_PARTITION:
             raise BadParameterError("default partition cannot be deleted")
@@ -214,6 +216,10 @@ class Proxy:
 
     async def list_partitions(self, request: PartitionsRequest) -> tuple[PartitionReply, ...]:
         self._allow("ShowPartitions", request)
+        if not request.collection_id:
+            check_collection_name(request.collection)
+        for name in request.partitions:
+            check_partition_name(name)
         entry = await self._cache.fetch(request)
         unknown = next((name for name in request.partitions if name not in entry.partitions), None)
         if unknown is not None:

@@ -178,6 +178,7 @@ class Reader:
     async def _query(self, entry: CollectionEntry, request: QueryRequest) -> QueryReply:
         params = request.params
         _check_query_params(entry, request)
+        entry.check_partitions(request.partitions)
         entry.require_loaded("query")
         clock = clock_of(params, entry.timezone)
         bound = checked_filter(entry, request.filter, request.templates, zone=clock.zone)

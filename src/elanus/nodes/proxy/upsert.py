@@ -27,16 +27,17 @@ from elanus.base.errors import ElanusError
 from elanus.model.columns import Batch, Column, Rows, concatenate
 from elanus.model.errors import BadParameterError, WriteConflictError
 from elanus.model.reads import Found, ShardRead
-from elanus.model.requests import InsertRequest, MutationReply
+from elanus.model.requests import FieldOperation, InsertRequest, MutationReply
 from elanus.model.schema import FieldSchema
 from elanus.model.types import ConsistencyLevel
 from elanus.nodes.contracts import Shard, ShardWrite, WriteReply
+from elanus.nodes.proxy.array_operations import checked_operations, operated
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.ids import IdAllocator
 from elanus.nodes.proxy.reads import Reader
 from elanus.nodes.proxy.routes import NOT_STAMPED, Patience, Routes, verdict
 from elanus.nodes.proxy.routing import rows_by_shard, shards_of
-from elanus.nodes.proxy.rows import absent, complete, sent_columns
+from elanus.nodes.proxy.rows import absent, complete, filler, sent_columns
 from elanus.nodes.proxy.values import json_objects
 from elanus.nodes.proxy.writes import check_schema_timestamp, newest, partition_to_write, row_partitions
 
@@ -60,6 +61,7 @@ class Upserter:
     async def _upsert(self, entry: CollectionEntry, request: InsertRequest) -> MutationReply:
         check_schema_timestamp(entry, request)
         partition_id = partition_to_write(entry, request.partition)
+        operations = checked_operations(entry, request)
         sent = sent_columns(entry, request, is_upsert=True)
         victims = sent[entry.primary.name]
         if has_repeats(victims):
@@ -74,7 +76,8 @@ class Upserter:
         if entry.primary.auto_id:
             keys = await self._ids.draw_for_shards(entry.primary, shards, len(entry.shards))
         if request.partial_update:
-            replies = await self._write_partial(request, entry, _Patch(entry, sent, keys, partition_id))
+            patch = _Patch(entry, sent, keys, partition_id, operations)
+            replies = await self._write_partial(request, entry, patch)
         else:
             batch = Batch(request.row_count, {**columns, entry.primary.field_id: keys})
             replies = await self._routes.write_all(request, entry, _records(entry, batch, victims, partition_id))
@@ -85,6 +88,9 @@ class Upserter:
 
     async def _write_partial(self, request: InsertRequest, entry: CollectionEntry, patch: _Patch) -> list[WriteReply]:
         parts = rows_by_shard(shards_of(patch.victims, len(entry.shards)), len(entry.shards))
+        if patch.operations and len(parts) > 1:
+            # An array that grows too long is found out before any shard is written.
+            await asyncio.gather(*[self._try_out(entry.shards[shard], patch.rows(rows)) for shard, rows in parts])
         outcomes = await asyncio.gather(
             *[self._patch_shard(request, entry, shard, patch.rows(rows)) for shard, rows in parts],
             return_exceptions=True,
@@ -97,6 +103,9 @@ class Upserter:
         if errors:
             raise verdict(errors, len(parts))
         return replies
+
+    async def _try_out(self, place: Shard, patch: _Patch) -> None:
+        patch.applied(await self._current(place, patch))
 
     async def _patch_shard(
         self, request: InsertRequest, entry: CollectionEntry, shard: int, patch: _Patch
@@ -133,10 +142,19 @@ class Upserter:
 
 
 class _Patch:
-    """Columns to be laid over current rows. `keys` are the rows' keys afterwards, `victims` before."""
+    """Columns to be laid over current rows, or, by `operations`, to be joined with what is there. `keys` are the rows'
+    keys afterwards, `victims` before."""
 
-    def __init__(self, entry: CollectionEntry, sent: Mapping[str, Column], keys: Column, partition_id: int) -> None:
+    def __init__(
+        self,
+        entry: CollectionEntry,
+        sent: Mapping[str, Column],
+        keys: Column,
+        partition_id: int,
+        operations: Mapping[str, FieldOperation],
+    ) -> None:
         self.entry = entry
+        self.operations = operations
         self.sent = sent
         self.keys = keys
         self.partition_id = partition_id
@@ -145,7 +163,7 @@ class _Patch:
     def rows(self, rows: Rows) -> _Patch:
         """The patch of these rows only."""
         sent = {name: column.take(rows) for name, column in self.sent.items()}
-        return _Patch(self.entry, sent, self.keys.take(rows), self.partition_id)
+        return _Patch(self.entry, sent, self.keys.take(rows), self.partition_id, self.operations)
 
     def applied(self, found: Found) -> Batch:
         """Whole rows: current values, the sent columns over them; new rows where nothing was found."""
@@ -157,6 +175,9 @@ class _Patch:
                 columns[field.field_id] = self.keys
             elif field.is_dynamic and field.name in self.sent:
                 columns[field.field_id] = _merged(self.sent[field.name], found.fields.get(field.field_id), places)
+            elif field.name in self.operations:
+                current = _arrays(field, found.fields.get(field.field_id), places)
+                columns[field.field_id] = operated(field, self.operations[field.name], current, self.sent[field.name])
             elif field.name in self.sent:
                 columns[field.field_id] = self.sent[field.name]
             elif not field.is_function_output:
@@ -192,6 +213,14 @@ def _kept(field: FieldSchema, current: Column | None, places: Rows, count: int) 
     order = places.copy()
     order[new] = len(current) + np.arange(np.count_nonzero(new))
     return concatenate([current, absent(field, int(np.count_nonzero(new)))]).take(order)
+
+
+def _arrays(field: FieldSchema, current: Column | None, places: Rows) -> Column:
+    """Current arrays; empty ones where the row is new."""
+    new = places < 0
+    empty = Column(filler(field, 1), None if not field.nullable else np.zeros(1, np.bool_))
+    known = empty if current is None else concatenate([current, empty])
+    return known.take(np.where(new, len(known) - 1, places))
 
 
 def _merged(sent: Column, current: Column | None, places: Rows) -> Column:

@@ -22,6 +22,7 @@ from elanus.nodes.proxy.consistency import freshness
 from elanus.nodes.proxy.entry import PARTITION_NAMED_TEXT, CollectionEntry
 from elanus.nodes.proxy.filters import checked_filter, is_always_true, listed_keys
 from elanus.nodes.proxy.ids import IdAllocator
+from elanus.nodes.proxy.names import check_partition_name
 from elanus.nodes.proxy.reads import Reader
 from elanus.nodes.proxy.routes import Routes
 from elanus.nodes.proxy.routing import Shards, hashed_partitions, numbered_partitions, rows_by_shard, shards_of
@@ -109,6 +110,8 @@ def partition_to_write(entry: CollectionEntry, name: str) -> int:
         if name:
             raise RequestError(PARTITION_NAMED_TEXT)
         return 0
+    if name:
+        check_partition_name(name)
     partition_id = entry.partitions.get(name or DEFAULT_PARTITION)
     if partition_id is None:
         raise PartitionNotFoundError(name or DEFAULT_PARTITION)

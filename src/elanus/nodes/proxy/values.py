@@ -260,6 +260,8 @@ def _arrays(field: FieldSchema, column: Column) -> pa.Array:
 def _elements(field: FieldSchema, flat: pa.Array) -> pa.Array:
     """The elements of all rows, in the element type."""
     element = field.element_type
+    if not len(flat):
+        return pa.array([], arrow_type(element))
     if element is DataType.VARCHAR:
         if flat.type != pa.large_string():
             type_mismatch(field)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,12 +37,14 @@ def short_lives(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("ELANUS_RUNTIME_DIR", f"/tmp/elanus-test-{os.getpid()}")
-    path = tmp_path / "demo.db"
-    yield path
-    gc.collect()
-    with contextlib.suppress(OSError, ValueError):
-        os.kill(helper_pid(path), signal.SIGKILL)
+    # Not below tmp_path, whose name is too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="elanus-", dir="/tmp", ignore_cleanup_errors=True) as runtime:
+        monkeypatch.setenv("ELANUS_RUNTIME_DIR", runtime)
+        path = tmp_path / "demo.db"
+        yield path
+        gc.collect()
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(helper_pid(path), signal.SIGKILL)
 
 
 def helper_pid(folder: Path) -> int:

@@ -82,7 +82,10 @@ def _pack_array(array: Any) -> Any:
 def _unpack_array(tree: Any) -> Any:
     shape, flat = tree
     array = flat.reshape(shape)
-    return array if array.flags.aligned else array.copy()
+    if not array.flags.aligned:
+        array = array.copy()
+        array.flags.writeable = False
+    return array
 
 
 def _from_extension(code: int, data: memoryview) -> Any:

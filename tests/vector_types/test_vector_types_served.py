@@ -53,11 +53,6 @@ def as_sent(kind: VectorKind, rows: dict[int, Plain]) -> list[dict[str, Any]]:
     return [{"id": key, "tag": key % 3, "vec": None if row is None else kind.sent(row)} for key, row in rows.items()]
 
 
-def asked(kind: VectorKind, query: Plain) -> Any:
-    """A query. pymilvus takes bytes for a binary one, so bfloat16 fields are asked with floats."""
-    return query.tolist() if kind.data_type is DataType.BFLOAT16_VECTOR else kind.sent(query)
-
-
 class Compared:
     """Searches of one collection beside its twin."""
 
@@ -67,13 +62,17 @@ class Compared:
         self.queries = [kind.sample(chance) for _ in range(8)]
         self.rows: dict[int, Plain] = {}
 
+    def asked(self, query: Plain) -> Any:
+        """A query as sent. pymilvus takes bytes for a binary one, so bfloat16 fields are asked with floats."""
+        return query.tolist() if self.kind.data_type is DataType.BFLOAT16_VECTOR else self.kind.sent(query)
+
     def check(self, keeps: Callable[[float], bool] = lambda score: True, tag: int | None = None, **params: Any) -> None:
         """One query alone and eight together, as they take different ways inside."""
         rows = {key: row for key, row in self.rows.items() if tag is None or key % 3 == tag}
         for queries in (self.queries[:1], self.queries):
             found = self.client.search(
                 self.name,
-                [asked(self.kind, query) for query in queries],
+                [self.asked(query) for query in queries],
                 filter="" if tag is None else f"tag == {tag}",
                 limit=LIMIT,
                 search_params={"params": params},

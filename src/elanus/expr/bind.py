@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from elanus.expr import predicates, syntax
 from elanus.expr.constants import COMPARISONS, is_number, wrap
-from elanus.expr.errors import FilterError
+from elanus.expr.errors import FilterError, UnknownFunctionError
 from elanus.expr.geometry import SPATIAL, Meeting, Validity, nearness, shape_of
 from elanus.expr.like import LikePattern, LikeShape
 from elanus.expr.sets import NumberSet, StringSet
@@ -63,6 +63,9 @@ _NOT_SERVED: Final = frozenset(
         "match_most", "match_exact",
     )
 )  # fmt: skip
+_FUNCTIONS: Final = frozenset(
+    (*_CONTAINS, *SPATIAL, "array_length", "random_sample", "empty", "starts_with", "st_dwithin", "st_isvalid")
+)
 _UNSUPPORTED_OPERATORS: Final = {
     "&": "BitAnd", "|": "BitOr", "^": "BitXor", "<<": "shift", ">>": "shift",
 }  # fmt: skip
@@ -280,7 +283,8 @@ class _Binder:
                 return self._near(arguments)
             if name == "st_isvalid" and len(arguments) == 1:
                 return Predicate(Spatial(self._geometry(arguments[0], "STIsValid"), Validity()))
-        raise FilterError(f"function {node.name} with {len(arguments)} arguments is not supported")
+        fault = FilterError if name in _FUNCTIONS else UnknownFunctionError
+        raise fault(f"function {node.name} with {len(arguments)} arguments is not supported")
 
     def _contains(self, node: syntax.Call, mode: str) -> Term:
         target, values = self.term(node.arguments[0]), self.term(node.arguments[1])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elanus.expr.bind import Context, bind
-from elanus.expr.errors import FilterError
+from elanus.expr.errors import FilterError, UnknownFunctionError
 from elanus.expr.parser import parse
 from elanus.expr.sets import NumberSet, StringSet
 from elanus.expr.terms import Constant, Predicate, Term, label, require_unicode
@@ -64,6 +64,8 @@ def _parse(text: str, schema: CollectionSchema, templates: Mapping[str, object],
         if node is None:
             return Filter(text, None, frozenset(), identity)
         term = bind(node, text, Context(schema, templates, zone))
+    except UnknownFunctionError:
+        raise
     except FilterError as error:
         raise FilterError(f"cannot parse expression: {_printable(text)}, error: {error.message}") from error
     predicate = _predicate(term, text)

@@ -152,7 +152,7 @@ def _clock(numbers: dict[str, npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.in
     months = (year - 1970) * 12 + np.clip(month, 1, 12) - 1
     first = months.view("M8[M]").astype("M8[D]").astype(np.int64)
     following = (months + 1).view("M8[M]").astype("M8[D]").astype(np.int64)
-    possible = (month >= 1) & (month <= 12) & (day >= 1) & (day <= following - first) & (year >= 1)
+    possible = (month >= 1) & (month <= 12) & (day >= 1) & (day <= following - first)
     possible &= (hour < 24) & (minute < 60) & (second < 60)
     return (first + day - 1) * _DAY_S + hour * 3600 + minute * 60 + second, possible
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 import msgspec
@@ -207,14 +208,24 @@ class IncomingField(msgspec.Struct, frozen=True, kw_only=True):
     is_dynamic: bool = False
 
 
+class FieldOperation(IntEnum):
+    """What a partial upsert does with a field's values, numbered as on the wire."""
+
+    REPLACE = 0
+    APPEND = 1
+    REMOVE = 2
+
+
 class InsertRequest(CollectionRequest, frozen=True, kw_only=True):
-    """Insert or upsert. `schema_timestamp` 0 means the client did not say."""
+    """Insert or upsert. `schema_timestamp` 0 means the client did not say. `operations`: field names with what is to
+    be done to the field, for partial upserts."""
 
     partition: str = ""
     fields: tuple[IncomingField, ...] = ()
     row_count: int = 0
     schema_timestamp: int = 0
     partial_update: bool = False
+    operations: tuple[tuple[str, FieldOperation], ...] = ()
 
 
 class DeleteRequest(CollectionRequest, frozen=True, kw_only=True):

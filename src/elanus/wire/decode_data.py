@@ -6,6 +6,7 @@ Column data is cut out of the raw bytes before protobuf sees the request, so tha
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from elanus.model.errors import BadParameterError, RequestError, UnsupportedErro
 from elanus.model.requests import (
     Consistency,
     DeleteRequest,
+    FieldOperation,
     FunctionScore,
     HybridSearchRequest,
     InsertRequest,
@@ -61,8 +63,7 @@ def _insert(request_name: str, data: bytes, database: str) -> InsertRequest:
     message = request_class.FromString(rest)
     if message.namespace:
         raise BadParameterError("namespace data is set but namespace disabled")
-    if request_name == "UpsertRequest" and any(operation.op for operation in message.field_ops):
-        raise UnsupportedError("partial update operations on array fields")
+    operations = _operations(getattr(message, "field_ops", ()))
     return InsertRequest(
         database=message.db_name or database,
         collection=message.collection_name,
@@ -70,8 +71,16 @@ def _insert(request_name: str, data: bytes, database: str) -> InsertRequest:
         fields=tuple(decode_field(data, entry.value, entry.stop) for entry in columns),
         row_count=message.num_rows,
         schema_timestamp=message.schema_timestamp,
-        partial_update=bool(getattr(message, "partial_update", False)),
+        partial_update=bool(getattr(message, "partial_update", False)) or any(kind for _, kind in operations),
+        operations=operations,
     )
+
+
+def _operations(message: Iterable[Any]) -> tuple[tuple[str, FieldOperation], ...]:
+    try:
+        return tuple((one.field_name, FieldOperation(one.op)) for one in message)
+    except ValueError:
+        raise BadParameterError("FieldPartialUpdateOp.op is not known") from None
 
 
 def _entries(data: bytes) -> list[walk.Entry]:

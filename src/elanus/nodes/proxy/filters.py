@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from elanus.expr.errors import FilterError
+from elanus.expr.errors import FilterError, UnknownFunctionError
 from elanus.expr.filters import field_values, parse_filter
 from elanus.expr.tree import Always, Filter
 from elanus.model.columns import Column
-from elanus.model.errors import BadParameterError
+from elanus.model.errors import BadParameterError, RequestError
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.routing import hashed_partitions, numbered_partitions
 
@@ -30,6 +30,8 @@ def checked_filter(
     which is the collection's unless given."""
     try:
         return parse_filter(text, entry.schema, templates, zone or entry.timezone)
+    except UnknownFunctionError as error:
+        raise RequestError(f"failed to query: Create retrieve plan by expr failed: {error.message}") from None
     except FilterError as error:
         raise BadParameterError(f"failed to create {plan} plan: {error.message}") from None
 

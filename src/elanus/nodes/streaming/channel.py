@@ -14,7 +14,9 @@ Stories this file answers
    would lose or revive them: hence `fail`, reopen under a new term, and replay from the last *applied* position.
 3. A guarded write (partial upsert) in one batch with another write of its key: a batch is cut before a guarded write,
    so that the guard is compared with a state that holds everything stamped before it.
-4. A client goes away while its write is queued or in flight: the request is the appender's, not the caller's task, so
+4. A partial upsert made under an older schema writes whole rows without the fields added since, whose values would go
+   with them: it is refused, and made again under the newest schema.
+5. A client goes away while its write is queued or in flight: the request is the appender's, not the caller's task, so
    cancellation of the caller changes nothing.
 """
 
@@ -251,7 +253,7 @@ class Channel:
             raise UnavailableError(f"{write.vchannel} does not know schema version {write.schema_version} yet")
         if write.schema_version < shard.schema.version and write.batch is not None:
             known = {field.field_id for field in shard.schema.fields}
-            if not set(write.batch.columns) <= known:
+            if not set(write.batch.columns) <= known or write.guard_timestamp is not None:
                 raise SchemaMismatchError(shard.schema.name)
         if write.partition_ids is not None:
             unknown = set(np.unique(write.partition_ids).tolist()) - shard.partition_ids

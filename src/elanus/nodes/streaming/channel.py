@@ -30,7 +30,7 @@ from typing import Protocol
 import numpy as np
 
 from elanus.base.doors import Doors, Job
-from elanus.base.errors import ElanusError, OverloadedError, UnavailableError, check
+from elanus.base.errors import DiskFullError, ElanusError, OverloadedError, UnavailableError, check
 from elanus.base.limits import (
     LOG_BATCH_BYTES_MAX,
     LOG_BATCH_RECORDS_MAX,
@@ -103,6 +103,7 @@ class Channel:
         self._coordinator = coordinator
         self._keeper = keeper
         self._writer: Writer | None = None
+        self._closed_by: ElanusError = UnavailableError(f"{pchannel} is not open for writes")
         self._queue: deque[_Pending] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
@@ -134,9 +135,15 @@ class Channel:
             writer, self._writer = self._writer, None
             await writer.close()
 
-    def _fail(self) -> None:
+    def _fail(self, error: ElanusError) -> None:
         """The log handle is dead: end the term and ask for a new one."""
         self._writer = None
+        if isinstance(error, DiskFullError):
+            self._closed_by = DiskFullError(
+                f"{self.pchannel}: its log is opened again when there is room: {error.message}"
+            )
+        else:
+            self._closed_by = UnavailableError(f"{self.pchannel} lost its log; it is being opened again")
         report = self._coordinator.report_failed(self.pchannel, self.term)
         self._doors.tasks.spawn(report, name=f"report {self.pchannel}")
 
@@ -161,7 +168,7 @@ class Channel:
 
     async def _submit(self, write: ShardWrite | None, change: ShardChange | None, size_bytes: int) -> WriteReply:
         if self._writer is None:
-            raise UnavailableError(f"{self.pchannel} is not open for writes")
+            raise _again(self._closed_by)
         if len(self._queue) >= PENDING_WRITES_MAX or (
             self._queue and self._queued_bytes + size_bytes > PENDING_WRITE_BYTES_MAX
         ):
@@ -191,12 +198,13 @@ class Channel:
     async def _append_some(self) -> None:
         writer = self._writer
         if writer is None:
-            self._refuse_all(UnavailableError(f"{self.pchannel} lost its log; it is being opened again"))
+            self._refuse_all(self._closed_by)
             return
         try:
             await self.stamps.reserve(LOG_BATCH_RECORDS_MAX)
         except ElanusError as error:
-            self._refuse_all(UnavailableError(f"no timestamps: {error.message}"))
+            full = isinstance(error, DiskFullError)
+            self._refuse_all(error if full else UnavailableError(f"no timestamps: {error.message}"))
             return
         batch = [pending for pending in self._take_batch() if self._admit(pending)]
         if not batch:
@@ -215,7 +223,7 @@ class Channel:
         except ElanusError as error:
             for pending in batch:
                 _answer(pending, error)
-            self._fail()
+            self._fail(error)
             return
         self._apply_batch(batch, records, first)
 
@@ -317,6 +325,11 @@ class Channel:
         """Wait until everything stamped so far is applied, or its batch has failed."""
         if self._in_flight is not None:
             await self._in_flight.wait()
+
+
+def _again(error: ElanusError) -> ElanusError:
+    """The same refusal for one more caller: a raised exception carries its first traceback."""
+    return type(error)(error.message)
 
 
 def _answer(pending: _Pending, outcome: WriteReply | ElanusError) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from elanus.base.compute import BACKGROUND_NICENESS, ThreadPool
+from elanus.base.compute import BACKGROUND_NICENESS, BACKGROUND_THREADS, ThreadPool
 from elanus.base.errors import InUseError, OverloadedError, StorageError
 from elanus.base.lock import FolderLock
 from elanus.base.real import RealDoors, real_doors
@@ -60,11 +60,12 @@ def test_calls_run_on_bounded_threads_and_return_what_they_raise() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux only")
-def test_the_background_thread_is_nice_and_alone() -> None:
+def test_background_threads_are_nice_and_few() -> None:
     async def work(doors: RealDoors) -> None:
         nice = lambda: (os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), threading.get_ident())  # noqa: E731
         background = await asyncio.gather(*(doors.compute.run_background(nice) for _ in range(5)))
-        assert len(set(background)) == 1
+        assert len({thread for _, thread in background}) <= BACKGROUND_THREADS
+        assert len({niceness for niceness, _ in background}) == 1
         serving = await doors.compute.run(nice)
         assert background[0][0] == min(19, serving[0] + BACKGROUND_NICENESS)
 

@@ -30,7 +30,7 @@ def binary_score(metric: Metric, row: bytes, query: bytes) -> float | None:
         case Metric.HAMMING:
             return len(a ^ b)
         case Metric.JACCARD:
-            return 1 - len(a & b) / len(a | b) if a | b else 0.0
+            return len(a ^ b) / len(a | b) if a | b else 0.0
         case Metric.SUBSTRUCTURE:
             return 0.0 if b <= a else None
         case _:

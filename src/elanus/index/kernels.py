@@ -14,8 +14,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from elanus.index.contract import Floats, RowMask, Rows
+from elanus.index.contract import Bytes, Floats, RowMask, Rows
 from elanus.model.types import Metric
 
 
@@ -88,4 +89,13 @@ def score_pairs(queries: Floats, places: Rows, vectors: Floats, rows: Rows, squa
     kernel(
         vectors.shape[1], len(rows), pointer(queries), pointer(places), pointer(vectors), pointer(rows), pointer(out)
     )
+    return out
+
+
+def hamming(query: Bytes, vectors: Bytes) -> npt.NDArray[np.int32]:
+    """Bits in which one query (width,) differs from each of the vectors (n, width), (n,)."""
+    faiss = library()
+    out = np.empty(len(vectors), np.int32)
+    pointer = faiss.swig_ptr
+    faiss.hammings(pointer(query), pointer(vectors), 1, len(vectors), vectors.shape[1], pointer(out))
     return out

@@ -128,9 +128,9 @@ def test_wrong_times_are_refused(client: MilvusClient) -> None:
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("v", DataType.FLOAT_VECTOR, dim=2)
     schema.add_field("t", DataType.TIMESTAMPTZ, nullable=True, default_value="soon")
-    with pytest.raises(MilvusException, match="invalid timestamp string: 'soon'. Does not match any known format"):
+    with pytest.raises(MilvusException, match=r"invalid timestamp string: 'soon'\. Does not match any known format"):
         client.create_collection("soon", schema=schema)
-    with pytest.raises(MilvusException, match="invalid default value of field, name: s, err: .*'soon'"):
+    with pytest.raises(MilvusException, match=r"invalid default value of field, name: s, err: .*'soon'"):
         client.add_collection_field("wrong_times", "s", DataType.TIMESTAMPTZ, nullable=True, default_value="soon")
 
 
@@ -142,7 +142,9 @@ def test_zones_come_from_databases(client: MilvusClient) -> None:
     assert client.describe_collection("here")["properties"]["timezone"] == "Asia/Tokyo"
     fields = {field["name"]: field for field in client.describe_collection("here")["fields"]}
     assert fields["d"]["default_value"].string_data == "2025-01-01T00:00:00+09:00"
-    client.add_collection_field("here", "later", DataType.TIMESTAMPTZ, nullable=True, default_value="2025-01-01T00:00:00")
+    client.add_collection_field(
+        "here", "later", DataType.TIMESTAMPTZ, nullable=True, default_value="2025-01-01T00:00:00"
+    )
     client.add_collection_field("here", "place", DataType.GEOMETRY, nullable=True)
     client.insert("here", [{"id": 1, "v": [0, 0]}])
     row = client.query("here", filter="id == 1", output_fields=["later", "place"])[0]

@@ -11,6 +11,7 @@ from elanus.model.index import path_in
 from elanus.model.requests import CreateIndexRequest
 from elanus.model.schema import FieldSchema
 from elanus.nodes.proxy.entry import CollectionEntry
+from elanus.nodes.proxy.isolation import check_isolated_index
 from elanus.nodes.proxy.names import check_index_name
 
 
@@ -28,6 +29,8 @@ def checked_index(entry: CollectionEntry, request: CreateIndexRequest) -> Create
         if "invalid parameter" in error.message:
             raise
         raise BadParameterError(error.message, expected="valid index params", actual="invalid index params") from None
+    if field.data_type.is_vector:
+        check_isolated_index(entry, params.get("index_type", ""))
     name = request.index_name or _default_name(entry, field, path_in(params, request.field))
     return msgspec.structs.replace(request, index_name=name, params=params)
 
@@ -35,4 +38,5 @@ def checked_index(entry: CollectionEntry, request: CreateIndexRequest) -> Create
 def _default_name(entry: CollectionEntry, field: FieldSchema, path: tuple[str, ...]) -> str:
     """The name that the index of the same path has already, else the path."""
     known = (index.name for index in entry.view.indexes if index.field_id == field.field_id and index.path == path)
-    return next(known, "/".join(path))
+    base = (field.name,) if field.is_dynamic else ()
+    return next(known, "/".join(step.strip("[]") for step in (*base, *path)))

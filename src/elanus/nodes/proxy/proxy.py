@@ -63,6 +63,7 @@ from elanus.nodes.proxy.guard import Guard, OpenGuard
 from elanus.nodes.proxy.hybrid import HybridReader
 from elanus.nodes.proxy.ids import IdAllocator
 from elanus.nodes.proxy.indexes import checked_index
+from elanus.nodes.proxy.isolation import check_isolation_change
 from elanus.nodes.proxy.loads import check_load_fields
 from elanus.nodes.proxy.names import check_alias, check_collection_name, check_database_name, check_partition_name
 from elanus.nodes.proxy.properties import check_alteration, check_field_alteration, check_while_loaded
@@ -156,6 +157,8 @@ class Proxy:
         if request.field:
             check_field_alteration(request, entry)
         check_while_loaded(request, entry)
+        if not request.field and not request.index_name:
+            check_isolation_change(entry, request.properties, request.delete_keys)
         await self._coordinator.alter_collection(_located(request))
 
     async def add_field(self, request: AddFieldRequest) -> None:
@@ -297,7 +300,7 @@ class Proxy:
         self._allow_database("AlterDatabase", request.database)
         if not request.properties and not request.delete_keys:
             raise RequestError(
-                "alter database requires either properties or deletekeys to modify or delete keys, both cannot be empty"
+                "alter database with empty properties and delete keys, expected to set either properties or delete keys "
             )
         if request.properties and request.delete_keys:
             raise BadParameterError(

@@ -27,6 +27,7 @@ from elanus.model.requests import CreateCollectionRequest
 from elanus.model.schema import DYNAMIC_FIELD_NAME, FIRST_USER_FIELD_ID, CollectionSchema, FieldSchema
 from elanus.model.types import DataType
 from elanus.nodes.proxy.forms import TIMEZONE_PROPERTY, stored_default, with_stored_defaults
+from elanus.nodes.proxy.isolation import check_isolation
 from elanus.nodes.proxy.names import SYSTEM_FIELD_NAMES, check_collection_name, check_field_name
 from elanus.nodes.proxy.properties import check_collection_properties
 
@@ -81,6 +82,7 @@ def checked_creation(request: CreateCollectionRequest, zone: str) -> CreateColle
     if request.shard_count > SHARD_COUNT_MAX:
         raise RequestError(f"maximum shards's number should be limited to {SHARD_COUNT_MAX}")
     check_collection_properties(request.properties)
+    check_isolation(request.properties, schema)
     _check_counts(schema)
     _check_field_names(schema.fields)
     _check_keys(schema)

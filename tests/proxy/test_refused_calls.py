@@ -223,7 +223,7 @@ CALLS: dict[str, tuple[Callable[[Bench], Any], str, int]] = {
     ),
     "alter database": (
         lambda bench: bench.proxy.alter_database(DatabaseRequest(database="default")),
-        "alter database requires either properties or deletekeys",
+        "alter database with empty properties and delete keys",
         65535,
     ),
     "alter both": (
@@ -270,8 +270,8 @@ CALLS: dict[str, tuple[Callable[[Bench], Any], str, int]] = {
         lambda bench: bench.proxy.alter_collection(
             AlterPropertiesRequest(collection="c", field="x", properties={"max_length": "1"})
         ),
-        "field not found[field=x]",
-        1700,
+        "field x does not exist in collection c",
+        1100,
     ),
     "alter loaded index": (
         lambda bench: bench.proxy.alter_collection(

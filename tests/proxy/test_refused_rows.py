@@ -157,8 +157,10 @@ def test_bad_inserts(name: str) -> None:
 
 def test_automatic_keys_may_not_be_sent() -> None:
     text = "can not assign primary field data when auto id enabled and allow_insert_auto_id is false id"
-    made = schema(AUTO_ID, VECTOR)
+    made = schema(AUTO_ID, VECTOR, field("rank", DataType.INT64, nullable=True))
     expect(lambda bench: bench.proxy.insert(insert(*ONE)), text, 1100, made=made)
+    made = schema(AUTO_ID, VECTOR)
+    expect(lambda bench: bench.proxy.insert(insert(*ONE)), "more fieldData has pass in", 1100, made=made)
 
 
 def test_automatic_keys_may_be_sent_where_allowed() -> None:

@@ -127,6 +127,8 @@ def add_field(data: bytes, database: str) -> AddFieldRequest:
 
 def alter_field(data: bytes, database: str) -> AlterPropertiesRequest:
     message = messages().AlterCollectionFieldRequest.FromString(data)
+    if not message.field_name:
+        raise BadParameterError(f"field  does not exist in collection {message.collection_name}")
     return AlterPropertiesRequest(
         database=message.db_name or database,
         collection=message.collection_name,

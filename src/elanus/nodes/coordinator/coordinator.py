@@ -208,7 +208,8 @@ class Coordinator:
                 await self._alter_field(record, request)
                 return
             if DYNAMIC_FIELD_PROPERTY in request.properties:
-                if not record.schema.enable_dynamic_field:
+                wanted = request.properties[DYNAMIC_FIELD_PROPERTY].lower() == "true"
+                if wanted and not record.schema.enable_dynamic_field:
                     await self._alter_schema(record, describe.with_dynamic_field(record.schema))
                 return
             properties = describe.altered(record.properties, request.properties, request.delete_keys)

@@ -94,7 +94,7 @@ def check_partition_name(name: str) -> None:
     elif not _PARTITION.match(name):
         fault = "Partition name can only contain numbers, letters and underscores."
     if fault:
-        raise RequestError(f"Invalid partition name: {name}. {fault}")
+        raise RequestError(f"Invalid partition name: {name.strip()}. {fault}")
 
 
 def check_index_name(name: str) -> None:

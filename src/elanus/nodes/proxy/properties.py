@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from elanus.base.limits import ARRAY_CAPACITY_MAX, VARCHAR_BYTES_MAX
-from elanus.model.errors import BadParameterError, CollectionLoadedError, FieldNotFoundError, UnsupportedError
+from elanus.model.errors import BadParameterError, CollectionLoadedError, UnsupportedError
 from elanus.model.requests import AlterPropertiesRequest
 from elanus.model.types import ConsistencyLevel
 from elanus.nodes.proxy.entry import ALLOW_INSERT_AUTO_ID_PROPERTY, TTL_PROPERTY, CollectionEntry
@@ -63,11 +63,8 @@ def check_alteration(request: AlterPropertiesRequest) -> None:
         return
     if "dynamicfield.enabled" in request.delete_keys:
         raise BadParameterError("cannot delete key dynamicfield.enabled")
-    if "dynamicfield.enabled" in request.properties:
-        if request.properties["dynamicfield.enabled"].lower() != "true":
-            raise BadParameterError("dynamic schema cannot supported to be disabled")
-        if len(request.properties) > 1:
-            raise BadParameterError("dynamic schema cannot be enabled together with other properties")
+    if "dynamicfield.enabled" in request.properties and len(request.properties) > 1:
+        raise BadParameterError("dynamic schema cannot be enabled together with other properties")
     check_collection_properties(request.properties)
 
 
@@ -75,10 +72,12 @@ def check_field_alteration(request: AlterPropertiesRequest, entry: CollectionEnt
     """What may change about a field after its creation."""
     field = entry.fields.get(request.field)
     if field is None or field.is_dynamic:
-        raise FieldNotFoundError(request.field)
+        raise BadParameterError(f"field {request.field} does not exist in collection {entry.name}")
     for key in (*request.properties, *request.delete_keys):
         if key not in _FIELD_KEYS and not key.startswith("warmup"):
             raise BadParameterError(f"{key} does not allow update in collection field param")
+    if "max_length" in request.properties and not (field.data_type.is_string or field.element_type.is_string):
+        raise BadParameterError("can not modify the maxlength for non-string types")
     _check_bound(request, "max_length", VARCHAR_BYTES_MAX)
     _check_bound(request, "max_capacity", ARRAY_CAPACITY_MAX)
 
@@ -95,7 +94,11 @@ def _check_bound(request: AlterPropertiesRequest, key: str, largest: int) -> Non
 
 
 def check_while_loaded(request: AlterPropertiesRequest, entry: CollectionEntry) -> None:
-    """What cannot change while the collection is loaded: anything of an index, and how data is held."""
+    """What cannot change: the dynamic field once it is there; and while the collection is loaded, anything of an index
+    and how data is held."""
+    turns_off = request.properties.get("dynamicfield.enabled", "true").lower() != "true"
+    if turns_off and entry.dynamic is not None:
+        raise BadParameterError("dynamic schema cannot supported to be disabled")
     if request.index_name:
         _check_index_keys(request)
         if entry.is_loaded:
@@ -104,7 +107,8 @@ def check_while_loaded(request: AlterPropertiesRequest, entry: CollectionEntry) 
             )
     touched = (*request.properties, *request.delete_keys)
     if entry.is_loaded and any(key in _HELD_KEYS or key.startswith("warmup") for key in touched):
-        raise CollectionLoadedError(entry.name, prefix="can not alter mmap properties if collection loaded")
+        verb = "delete" if request.delete_keys else "alter"
+        raise CollectionLoadedError(entry.name, prefix=f"can not {verb} mmap properties if collection loaded")
 
 
 def _check_index_keys(request: AlterPropertiesRequest) -> None:

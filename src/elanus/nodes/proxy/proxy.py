@@ -300,7 +300,8 @@ class Proxy:
         self._allow_database("AlterDatabase", request.database)
         if not request.properties and not request.delete_keys:
             raise RequestError(
-                "alter database with empty properties and delete keys, expected to set either properties or delete keys "
+                "alter database with empty properties and delete keys, "
+                "expected to set either properties or delete keys "
             )
         if request.properties and request.delete_keys:
             raise BadParameterError(

@@ -32,6 +32,8 @@ def sent_columns(entry: CollectionEntry, request: InsertRequest, *, is_upsert: b
     if request.row_count <= 0:
         raise BadParameterError("num_rows should be greater than 0", expected="> 0", actual=request.row_count)
     sent = _by_name(entry, request)
+    if not is_upsert:
+        _check_surplus(entry, sent)
     _check_primary(entry, sent, is_upsert=is_upsert)
     columns: dict[str, Column] = {}
     accepted = sum(1 for field in entry.schema.fields if not field.is_function_output)
@@ -60,6 +62,14 @@ def _by_name(entry: CollectionEntry, request: InsertRequest) -> dict[str, Incomi
             raise BadParameterError(f"duplicated field {name} found")
         sent[name] = incoming
     return sent
+
+
+def _check_surplus(entry: CollectionEntry, sent: Mapping[str, IncomingField]) -> None:
+    """Not more columns than there are fields to be sent; an automatic key is none of them unless it may be given."""
+    given = entry.allows_given_ids or not entry.primary.auto_id
+    accepted = sum(not field.is_function_output and (given or not field.is_primary) for field in entry.schema.fields)
+    if len(sent) > accepted:
+        raise BadParameterError("more fieldData has pass in", expected=accepted, actual=len(sent))
 
 
 def _check_primary(entry: CollectionEntry, sent: Mapping[str, IncomingField], *, is_upsert: bool) -> None:

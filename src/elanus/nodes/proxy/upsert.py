@@ -67,7 +67,7 @@ class Upserter:
         if has_repeats(victims):
             raise BadParameterError("duplicate primary keys are not allowed in the same batch")
         if request.partial_update:
-            entry.require_loaded("upsert")
+            entry.require_loaded("query")
             columns = {}
         else:
             columns = complete(entry, sent, request.row_count)

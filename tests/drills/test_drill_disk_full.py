@@ -22,8 +22,8 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from servers import DrillServer, StartRefusedError
 
-DISK_BYTES = 24 << 20
-BALLAST_BYTES = 10 << 20
+DISK_BYTES = 28 << 20
+WEIGHT_BYTES, SPARE_BYTES = 6 << 20, 6 << 20
 DIM = 64
 BATCH = 100
 BATCHES_MAX = 2000
@@ -144,9 +144,9 @@ class Play:
         self.client = MilvusClient(self.server.uri, timeout=30)
 
 
-def ballast(disk: Path, number: int) -> Path:
-    path = disk / f"ballast{number}"
-    path.write_bytes(bytes(BALLAST_BYTES))
+def ballast(disk: Path, name: str, size: int) -> Path:
+    path = disk / name
+    path.write_bytes(bytes(size))
     return path
 
 
@@ -156,7 +156,7 @@ def test_full_and_free_again(disk: Path, free_bytes_min: int) -> None:
     play = Play(disk, (*SMALL, "--set", f"storage.free_bytes_min={free_bytes_min}"))
     try:
         play.create()
-        weight = ballast(disk, 1)
+        weight, spare = ballast(disk, "weight", WEIGHT_BYTES), ballast(disk, "spare", SPARE_BYTES)
         play.fill()
         last = stuff(disk)
         reads = play.check_for(8.0)
@@ -167,13 +167,12 @@ def test_full_and_free_again(disk: Path, free_bytes_min: int) -> None:
         play.check()
         first = len(play.acknowledged)
 
-        weight = ballast_of_all(disk)
         play.codes.clear()
         play.fill()
         play.server.kill()
         last = stuff(disk)
         started_full = starts_full(play)
-        weight.unlink()
+        spare.unlink()
         last.unlink()
         if not started_full:
             play.restart()
@@ -186,14 +185,6 @@ def test_full_and_free_again(disk: Path, free_bytes_min: int) -> None:
         )
     finally:
         play.server.kill()
-
-
-def ballast_of_all(disk: Path) -> Path:
-    """A file that leaves a little room."""
-    stat = os.statvfs(disk)
-    path = disk / "ballast2"
-    path.write_bytes(bytes(max(0, stat.f_bavail * stat.f_frsize - (3 << 20))))
-    return path
 
 
 def stuff(disk: Path) -> Path:

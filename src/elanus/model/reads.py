@@ -15,7 +15,8 @@ from elanus.model.types import ConsistencyLevel, DataType
 class Grouping(msgspec.Struct, frozen=True, kw_only=True):
     """Hits are put in groups of equal value: at most `size` of each. The value is that of the field, or what its JSON
     holds at `path`, as `data_type`; a value that is not of the type is null, or, with `is_strict_cast`, an error. Null
-    is a group of its own. `is_strict`: look on until the groups are full, not only until there are enough of them."""
+    is a group of its own. `is_strict`: look on until the groups are full, not only until there are enough of them.
+    `among`: only groups of these values count."""
 
     field_id: int
     data_type: DataType
@@ -23,6 +24,7 @@ class Grouping(msgspec.Struct, frozen=True, kw_only=True):
     is_strict_cast: bool = False
     size: int = 1
     is_strict: bool = False
+    among: Column | None = None
 
 
 class Boost(msgspec.Struct, frozen=True, kw_only=True):

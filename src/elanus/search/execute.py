@@ -25,7 +25,8 @@ from elanus.model.reads import Found, Hits, ShardRead, VectorQuery
 from elanus.model.schema import CollectionSchema
 from elanus.model.types import Metric
 from elanus.search.boost import boosted
-from elanus.search.group import merge_searched
+from elanus.search.group import is_among, merge_searched
+from elanus.search.group_values import group_values
 from elanus.search.grouped import GroupedSearch
 from elanus.search.masks import MaskCache, Masking, matching_rows, row_mask
 from elanus.search.reduce import empty_hits, merge_found, merge_hits
@@ -76,7 +77,7 @@ class Execution:
         boosts = _boost_filters(vector, schema, read.timezone)
         parts: list[Hits] = []
         for reader in readers:
-            mask = self._mask(reader, filter_, visibility, vector.field_id)
+            mask = _among_groups(reader, vector, self._mask(reader, filter_, visibility, vector.field_id))
             if mask is None or mask.count:
                 one = _SegmentSearch(reader, vector, mask, boosts)
                 parts.append(await (self._search_groups(one, read) if vector.grouping else self._search_one(one, read)))
@@ -181,6 +182,16 @@ class Execution:
             fields={field_id: reader.column(field_id).take(rows) for field_id in read.output_field_ids},
             read_timestamp=visibility.timestamp,
         )
+
+
+def _among_groups(reader: Reader, vector: VectorQuery, mask: RowMask | None) -> RowMask | None:
+    """The mask without rows of other groups than those asked for."""
+    if vector.grouping is None or vector.grouping.among is None:
+        return mask
+    rows = np.arange(reader.row_count) if mask is None else mask.rows
+    keep = np.zeros(reader.row_count, np.bool_)
+    keep[rows[is_among(group_values(reader, vector.grouping, rows), vector.grouping.among)]] = True
+    return RowMask.of(keep)
 
 
 def _boost_filters(vector: VectorQuery, schema: CollectionSchema, timezone: str) -> Sequence[Filter]:

@@ -3,7 +3,8 @@
 Groups stand in the order of their best hit, a group's hits together and best first, ties by key. Of equal keys the best
 hit counts, whichever group it is in; null is a value like any other. A group that is among the best `limit` of all is
 among the best `limit` of every part that holds its best hit, so parts may be cut before they are merged. A part may
-cut members of a group whose best hit lies in another part: such groups may come out less full than they could.
+cut members of a group whose best hit lies in another part: such groups may come out less full than they could, until
+they are asked for by name (`Grouping.among`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from elanus.base.errors import check
-from elanus.model.columns import Column, Rows
+from elanus.model.columns import Column, Mask, Rows
 from elanus.model.reads import Hits, VectorQuery
 from elanus.model.types import Metric
 from elanus.search.reduce import best_rows, joined, key_ranks, merge_hits, position_in_run, queries_of, taken
@@ -52,6 +54,21 @@ def grouped_rows(kept: Rows, queries: Rows, codes: Codes, limit: int, size: int)
     chosen = np.flatnonzero((ordinal < limit) & (member < size))
     chosen = chosen[np.lexsort((member[chosen], ordinal[chosen], owners[chosen]))]
     return kept[chosen], member[chosen]
+
+
+def is_among(column: Column, wanted: Column) -> Mask:
+    """Which values are one of the wanted; null is where null is wanted."""
+    values, real = column.values, wanted.values
+    if wanted.valid is not None:
+        real = wanted.take(np.flatnonzero(wanted.valid)).values
+    if isinstance(values, np.ndarray):
+        found = np.isin(values, real)
+    else:
+        found = np.asarray(pc.is_in(values, real).to_numpy(zero_copy_only=False), np.bool_)
+    if column.valid is None:
+        return found
+    wants_null = wanted.valid is not None and not wanted.valid.all()
+    return np.where(column.valid, found, wants_null)
 
 
 def merge_searched(parts: Sequence[Hits], vector: VectorQuery) -> Hits:

@@ -26,7 +26,7 @@ from elanus.nodes.proxy.grouping import grouping_of
 from elanus.nodes.proxy.outputs import expanded
 from elanus.nodes.proxy.plan import SearchPlan, check_round_decimal, search_plan
 from elanus.nodes.proxy.reads import Reader, outgoing, outgoing_groups, query_count_of, with_input
-from elanus.nodes.proxy.reduce import page_of, reduce_hits, rounded_half_up
+from elanus.nodes.proxy.reduce import page_of, rounded_half_up
 from elanus.nodes.proxy.routes import Routes
 from elanus.nodes.proxy.stored_vectors import no_hits, spread
 from elanus.search.fuse import GroupOrder, fuse
@@ -114,13 +114,13 @@ class HybridReader:
     async def _hits(self, entry: CollectionEntry, singles: Sequence[_Single], query_count: int) -> list[Hits]:
         """The hits of each search."""
         reads = [single.read for single in singles if single.read is not None]
-        answers = iter(await self._reader.search_shards(entry, reads) if reads else ())
+        answers = iter(await self._reader.searched(entry, reads) if reads else ())
         parts: list[Hits] = []
         for single in singles:
-            if single.read is None or single.read.vector is None:
+            if single.read is None:
                 parts.append(no_hits(entry, query_count))
                 continue
-            hits = reduce_hits(next(answers), single.read.vector)
+            hits = next(answers)
             parts.append(hits if single.places is None else spread(hits, single.places, query_count))
         return parts
 

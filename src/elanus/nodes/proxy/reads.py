@@ -27,9 +27,11 @@ from elanus.model.types import DataType, Metric
 from elanus.nodes.contracts import Shard
 from elanus.nodes.proxy.consistency import Freshness, freshness
 from elanus.nodes.proxy.entry import CollectionEntry
+from elanus.nodes.proxy.fill import FurtherRead, filled, further_reads, needs_filling
 from elanus.nodes.proxy.filters import checked_filter, is_always_true, listed_keys, pinned_partitions
 from elanus.nodes.proxy.forms import Clock, clock_of, shown
 from elanus.nodes.proxy.grouping import grouped_field
+from elanus.nodes.proxy.isolation import check_pinned
 from elanus.nodes.proxy.iterate import bounded, last_bound
 from elanus.nodes.proxy.outputs import expanded
 from elanus.nodes.proxy.plan import SearchPlan, boolean, checked_queries, integer, search_plan
@@ -73,8 +75,7 @@ class Reader:
             if not len(places):
                 return self._search_reply(entry, plan, no_hits(entry, query_count))
         read = with_input(self.search_read(entry, request, plan, fresh), ranker)
-        assert read.vector is not None
-        hits = reduce_hits((await self.search_shards(entry, [read]))[0], read.vector)
+        hits = (await self.searched(entry, [read]))[0]
         if ranker is not None:
             order = None if plan.grouping is None else GroupOrder(plan.grouping.size, MAX)
             hits = fuse([hits], [Metric(plan.metric)], ranker, order)
@@ -88,10 +89,11 @@ class Reader:
         self, entry: CollectionEntry, request: SearchRequest, plan: SearchPlan, fresh: Freshness
     ) -> ShardRead:
         """What the shards are asked for."""
-        partition_ids = plan.partition_ids
+        partition_ids, bound = plan.partition_ids, None
         if request.filter:
             bound = checked_filter(entry, request.filter, request.templates, zone=plan.clock.zone)
             partition_ids = pinned_partitions(entry, bound, partition_ids)
+        check_pinned(entry, bound)
         queries = checked_queries(plan.field, request)
         radius, range_filter = bounded(plan)
         vector = VectorQuery(
@@ -137,13 +139,36 @@ class Reader:
         """The request with the vectors of the rows it names; beside it the queries that have one."""
         assert request.ids is not None
         read = read_of_ids(entry, request.ids, plan, fresh)
+        read = msgspec.structs.replace(read, expire_before=self._expire_before(entry))
         parts = await self.query_shards(_owners(entry, request.ids), read)
         return with_vectors(request, plan.field, reduce_found(parts, -1, 0))
 
-    async def search_shards(self, entry: CollectionEntry, reads: Sequence[ShardRead]) -> list[list[Hits]]:
-        """For each read the answers of all shards. A shard answers all reads at one timestamp."""
-        by_shard = await asyncio.gather(*[self._search_shard(shard, reads) for shard in entry.shards])
-        return [[hits[number] for hits in by_shard] for number in range(len(reads))]
+    async def searched(self, entry: CollectionEntry, reads: Sequence[ShardRead]) -> list[Hits]:
+        """The hits of each read. A shard answers all reads at one timestamp."""
+        if len(entry.shards) == 1:
+            by_shard = [await self._search_shard(entry.shards[0], reads)]
+        else:
+            by_shard = await asyncio.gather(*[self._search_shard(shard, reads) for shard in entry.shards])
+        return [
+            await self._reduced(entry, read, [hits[number] for hits in by_shard]) for number, read in enumerate(reads)
+        ]
+
+    async def _reduced(self, entry: CollectionEntry, read: ShardRead, parts: Sequence[Hits]) -> Hits:
+        """The shards' answers as one, strict groups filled up."""
+        assert read.vector is not None
+        hits = reduce_hits(parts, read.vector)
+        if not needs_filling(read, hits):
+            return hits
+        answers: list[tuple[FurtherRead, Sequence[Hits]]] = []
+        for one in further_reads(read, hits):
+            asked = [
+                msgspec.structs.replace(one.read, vchannel=shard.vchannel, at_timestamp=part.read_timestamp)
+                for shard, part in zip(entry.shards, parts, strict=True)
+            ]
+            nodes = [self._routes.node(shard) for shard in entry.shards]
+            found = await asyncio.gather(*[node.search(each) for node, each in zip(nodes, asked, strict=True)])
+            answers.append((one, found))
+        return filled(read, hits, answers)
 
     async def _search_shard(self, shard: Shard, reads: Sequence[ShardRead]) -> list[Hits]:
         node = self._routes.node(shard)
@@ -166,6 +191,7 @@ class Reader:
             scores=rounded(hits.scores, plan.round_decimal),
             fields=outgoing(plan.outputs.fields, hits.fields, len(hits.keys), plan.clock),
             output_fields=plan.outputs.names,
+            groups=outgoing_groups(entry, plan.grouping, hits, plan.clock),
             session_timestamp=hits.read_timestamp,
             searched_row_count=hits.searched_row_count,
             iterator_token=token,

@@ -4,8 +4,7 @@ each answer against the plain twin."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,22 +12,8 @@ import pytest
 from pymilvus import DataType, MilvusClient
 from vector_twin import CASES, KINDS, Plain, VectorKind, is_better_large, nearest
 
-from servers import DrillServer
-
 LIMIT = 12
 ROWS = 150
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusClient]:
-    """One server for all tests of this module."""
-    server = DrillServer(Path(tmp_path_factory.mktemp("vectors")) / "data").wait_ready()
-    connected = MilvusClient(server.uri)
-    try:
-        yield connected
-    finally:
-        connected.close()
-        server.kill()
 
 
 def created(client: MilvusClient, name: str, kind: VectorKind, metric: str, **index: Any) -> None:

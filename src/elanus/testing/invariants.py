@@ -33,7 +33,7 @@ from elanus.meta.records import (
 from elanus.model.channel import ORIGIN, Position, pchannel_of
 from elanus.model.columns import Column
 from elanus.model.reads import ShardRead
-from elanus.model.records import ChangeRecord, WriteRecord
+from elanus.model.records import ChangeRecord, ShardChange, WriteRecord
 from elanus.model.schema import CollectionSchema
 from elanus.model.segment import FileRef, Manifest, SegmentEntry
 from elanus.model.timestamp import TIMESTAMP_MAX
@@ -81,9 +81,23 @@ class ShardTruth:
 
     rows: list[tuple[Position, RowVersion]] = field(default_factory=list)
     deletes: list[tuple[Position, Delete]] = field(default_factory=list)
+    partitions: set[int] = field(default_factory=set)
     dropped_partitions: set[int] = field(default_factory=set)
     positions: list[Position] = field(default_factory=list)
     timestamps: list[int] = field(default_factory=list)
+
+    def change(self, change: ShardChange) -> None:
+        """What a DDL record says about partitions."""
+        named = set(change.partition_ids)
+        match change.kind:
+            case "create" | "create_partition":
+                self.partitions |= named
+            case "drop_partition":
+                self.dropped_partitions |= named
+                self.partitions -= named
+            case "replace_partitions":
+                self.dropped_partitions |= self.partitions - named
+                self.partitions = named
 
     def after(self, position: Position) -> tuple[list[RowVersion], list[Delete]]:
         """What a replay above `position` brings."""
@@ -138,8 +152,7 @@ def truths(history: LogHistory) -> dict[str, ShardTruth]:
             if isinstance(record, ChangeRecord):
                 if record.change.schema is not None:
                     primaries[record.vchannel] = record.change.schema.primary.field_id
-                if record.change.kind == "drop_partition":
-                    truth.dropped_partitions.update(record.change.partition_ids)
+                truth.change(record.change)
             else:
                 _add_write(truth, position, record, primaries[record.vchannel])
     return found

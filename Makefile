@@ -37,10 +37,10 @@ types: $(READY)
 	@$(PY) -m mypy
 
 check: lint types ## Format, lint, strict types, import order, fast tests: under a minute
-	@$(PY) -m pytest -m "not slow and not drill"
+	@$(PY) -m pytest -n auto --dist loadscope -m "not slow and not drill"
 
 test: $(READY) ## All tests that need neither root nor installed packages: under ten minutes
-	@$(PY) -m pytest -m "not drill"
+	@$(PY) -m pytest -n auto --dist loadscope -m "not drill"
 
 ci: lint types ## What `make test` leaves out: checks, drills, bare machine, wheel: under an hour
 	@$(PY) -m pytest -m drill

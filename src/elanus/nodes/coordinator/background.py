@@ -2,7 +2,8 @@
 
 One loop takes the collections that changed, asks `maintenance` what each shard wants, and runs it task by task. A task
 is idempotent and invisible until its commit; when its inputs have changed meanwhile the commit is refused and the shard
-is simply looked at again. Small merges wait until a shard has been calm for `CALM_S`, and builds on segments that such
+is simply looked at again. Where rows have a time to live, a collection is looked at when half of a segment has outlived
+it. Small merges wait until a shard has been calm for `CALM_S`, and builds on segments that such
 a merge would replace wait with them.
 """
 
@@ -23,13 +24,14 @@ from elanus.model.errors import SchemaMismatchError
 from elanus.model.index import IndexDefinition
 from elanus.model.requests import CompactionState
 from elanus.model.segment import Manifest, SegmentEntry
-from elanus.model.timestamp import compose
+from elanus.model.timestamp import compose, physical_ms
 from elanus.nodes.contracts import BuildTask, CompactTask, Data
 from elanus.nodes.coordinator.catalog import Catalog
 from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.coordinator.maintenance import (
     CompactionPolicy,
     add_index,
+    expiry_of,
     plan_builds,
     plan_compactions,
     replace_segments,
@@ -88,6 +90,7 @@ class Background:
         self._limits = limits
         self._data: list[Data] = []
         self._dirty: dict[int, float] = {}
+        self._expiries: dict[int, float] = {}
         self._wake = asyncio.Event()
         self._compactions: dict[int, _Compaction] = {}
         self._manual: dict[str, list[tuple[int, tuple[SegmentEntry, ...]]]] = {}
@@ -147,22 +150,50 @@ class Background:
                 self._events.warning("background.compaction_failed", shard=vchannel, error=error.message)
         if manual:
             return True
-        policy = self._policy(2 if calm else self._limits.merge_count_min)
+        policy = self._policy(collection, 2 if calm else self._limits.merge_count_min)
         plans = plan_compactions(manifest, policy) if self._limits.compacts else []
         for plan in plans:
             await self._run_compaction(collection, manifest, plan, 0)
         if plans:
             return True
-        waiting = plan_compactions(manifest, self._policy(2)) if self._limits.compacts else []
+        waiting = plan_compactions(manifest, self._policy(collection, 2)) if self._limits.compacts else []
         held = {entry.segment_id for plan in waiting for entry in plan}
         for entry, definition in plan_builds(manifest, collection.indexes, collection.schema):
             if entry.segment_id not in held:
                 await self._build(collection, vchannel, entry, definition)
+        if self._limits.compacts:
+            self._await_expiry(collection, manifest)
         return bool(held)
 
-    def _policy(self, merge_count_min: int) -> CompactionPolicy:
+    def _policy(self, collection: Collection, merge_count_min: int) -> CompactionPolicy:
         limits = self._limits
-        return CompactionPolicy(limits.segment_bytes_max, merge_count_min, limits.deleted_ratio_min)
+        return CompactionPolicy(
+            limits.segment_bytes_max, merge_count_min, limits.deleted_ratio_min, self._expire_before(collection)
+        )
+
+    # --- time to live -----------------------------------------------------------------------------------------------
+    def _expire_before(self, collection: Collection) -> int:
+        """Rows with a timestamp below it have outlived their time; 0 where rows live for ever."""
+        ttl_ms = _ttl_ms(collection)
+        return compose(max(0, self._doors.clock.now_ms() - ttl_ms)) if ttl_ms else 0
+
+    def _await_expiry(self, collection: Collection, manifest: Manifest) -> None:
+        """Look at the collection again when the next of its segments has outlived its time."""
+        ttl_ms = _ttl_ms(collection)
+        if not ttl_ms or not manifest.segments:
+            return
+        first_ms = min(physical_ms(expiry_of(entry)) for entry in manifest.segments) + ttl_ms
+        wait_s = max(1.0, (first_ms - self._doors.clock.now_ms()) / 1000 + 1)
+        due_s = self._doors.clock.monotonic_s() + wait_s
+        if due_s < self._expiries.get(collection.collection_id, float("inf")):
+            self._expiries[collection.collection_id] = due_s
+            self._doors.tasks.spawn(self._mark_at(collection.collection_id, due_s), name="expiry")
+
+    async def _mark_at(self, collection_id: int, due_s: float) -> None:
+        await self._doors.clock.sleep(max(0.0, due_s - self._doors.clock.monotonic_s()))
+        if self._expiries.get(collection_id) == due_s:
+            del self._expiries[collection_id]
+            self.mark(collection_id)
 
     # --- tasks ------------------------------------------------------------------------------------------------------
     async def _build(
@@ -202,7 +233,6 @@ class Background:
     async def _compact(self, collection: Collection, manifest: Manifest, inputs: tuple[SegmentEntry, ...]) -> int:
         now_ms = self._doors.clock.now_ms()
         purge_before = compose(max(0, now_ms - self._limits.retention_ms))
-        ttl_s = int(collection.properties.get(TTL_PROPERTY, "0") or 0)
         output_id = (await self._ids.allocate(1)).first
         task = CompactTask(
             collection_id=collection.collection_id,
@@ -211,7 +241,7 @@ class Background:
             output_id=output_id,
             schema=collection.schema,
             purge_before=purge_before,
-            expire_before=compose(max(0, now_ms - 1000 * ttl_s)) if ttl_s > 0 else 0,
+            expire_before=self._expire_before(collection),
             token=self._doors.random.token(),
         )
         output = await self._data[0].compact(task)
@@ -226,7 +256,7 @@ class Background:
     async def compact(self, collection: Collection, compaction_id: int) -> int:
         """Plan everything that helps now; the number of merges planned."""
         planned = 0
-        policy = self._policy(2)
+        policy = self._policy(collection, 2)
         for vchannel in collection.vchannels:
             state = await self._placement.shard(vchannel)
             plans = plan_compactions(state.manifest, policy, manual=True) if state is not None else []
@@ -246,3 +276,8 @@ class Background:
             return CompactionState(2)
         executing = job.planned - job.completed - job.failed
         return CompactionState(1 if executing else 2, executing, job.completed, job.failed, job.merges)
+
+
+def _ttl_ms(collection: Collection) -> int:
+    """Time to live of the collection's rows in milliseconds; 0 where they live for ever."""
+    return max(0, 1000 * int(collection.properties.get(TTL_PROPERTY, "0") or 0))

@@ -26,11 +26,13 @@ SIZE_RATIO_MAX: Final = 4
 
 class CompactionPolicy(msgspec.Struct, frozen=True):
     """`segment_bytes_max`: no merge makes a larger segment. `merge_count_min`: small segments that call for one.
-    `deleted_ratio_min`: share of deletes not folded in that calls for a rewrite."""
+    `deleted_ratio_min`: share of deletes not folded in that calls for a rewrite. `expire_before`: rows with a timestamp
+    below it have outlived their time."""
 
     segment_bytes_max: int
     merge_count_min: int = 4
     deleted_ratio_min: float = 0.2
+    expire_before: int = 0
 
 
 def plan_compactions(
@@ -71,9 +73,17 @@ def unfolded(entry: SegmentEntry, manifest: Manifest) -> list[DeleteFile]:
 def _wants_rewrite(entry: SegmentEntry, manifest: Manifest, policy: CompactionPolicy, manual: bool) -> bool:
     files = unfolded(entry, manifest)
     deleted = sum(file.row_count for file in files)
+    if policy.expire_before > (entry.timestamp_min if manual else expiry_of(entry)):
+        return True
     if manual:
         return deleted > 0
     return deleted > policy.deleted_ratio_min * entry.row_count or len(files) > DELETE_FILES_MAX
+
+
+def expiry_of(entry: SegmentEntry) -> int:
+    """A segment is rewritten once rows up to this timestamp have outlived their time: half of them, as far as its first
+    and last timestamp tell. What is left is rewritten when half of that has, so that a row is copied a few times."""
+    return (entry.timestamp_min + entry.timestamp_max) // 2
 
 
 def plan_builds(

@@ -13,6 +13,7 @@ from node_calls import STRONG, Client, python_values, row
 from elanus.model.requests import FunctionScore, HybridSearchRequest, SearchReply, SearchRequest
 from elanus.model.schema import FunctionSchema
 from elanus.model.types import DataType
+from elanus.search import execute
 from elanus.testing.composition import World
 
 
@@ -60,8 +61,11 @@ def test_null_is_a_group(composed: Callable[..., World]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_hybrid_search_sees_one_moment(composed: Callable[..., World], seed: int) -> None:
+def test_hybrid_search_sees_one_moment(
+    composed: Callable[..., World], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Upserts of all rows run beside it; the halves that the two searches find are of the same version."""
+    monkeypatch.setattr(execute, "INLINE_US_MAX", 0.0)  # Each search leaves the loop, so others come in between.
 
     def single(at: float) -> SearchRequest:
         queries = np.array([[at, 0.0]], np.float32)

@@ -136,8 +136,10 @@ class Housekeeper:
 
     @staticmethod
     def look(client: MilvusClient, name: str) -> Guest:
-        if not client.list_indexes(name):
-            return (0, None)  # cut between the creation and its index: there is nothing to load yet
+        if not client.list_indexes(name):  # cut between the creation and its index
+            params = client.prepare_index_params()
+            params.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
+            client.create_index(name, params)
         client.load_collection(name)
 
         def count(partition: str) -> int:

@@ -170,9 +170,9 @@ def report(churn: Churn, told: list[dict[str, Any]], server: DrillServer) -> Non
         f"\nprobing drill: {probes.total()} probes {dict(probes)}, longest {max(one['longest_s'] for one in told)} s; "
         f"beside them {dict(churn.done)}; server {dict(events)}; {len(faults)} faults"
     )
-    faults += [line for line in said.splitlines() if "failed" in line]
-    for fault in sorted(faults)[:20]:
-        print("   ", fault)
+    faults += [line for line in said.splitlines() if "failed" in line or "Error" in line]
+    for fault in sorted(faults, key=lambda text: "failed" not in text)[:20]:
+        print("-", fault)
 
 
 @pytest.mark.slow

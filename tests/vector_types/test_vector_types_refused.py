@@ -52,6 +52,8 @@ def test_dimensions(client: MilvusClient, data_type: DataType, dimension: int, w
     [
         ("FLOAT16", "BIN_FLAT", "HAMMING", {}, NO_FIT.format("Float16Vector", "BIN_FLAT")),
         ("INT8", "FLAT", "L2", {}, NO_FIT.format("Int8Vector", "FLAT")),
+        ("INT8", "IVF_SQ8", "L2", {}, NO_FIT.format("Int8Vector", "IVF_SQ8")),
+        ("INT8", "HNSW_SQ", "L2", {}, "index type HNSW_SQ is not served yet"),
         ("INT8", "AUTOINDEX", "HAMMING", {}, "int vector index does not support metric type: HAMMING"),
         ("BINARY", "HNSW", "L2", {}, NO_FIT.format("BinaryVector", "HNSW")),
         ("BINARY", "BIN_FLAT", "L2", {}, "binary vector index does not support metric type: L2"),
@@ -136,7 +138,7 @@ def test_sparse_rows_that_no_sdk_would_send(client: MilvusClient, row: bytes, wo
         (DataType.SPARSE_FLOAT_VECTOR, 0, {1: -1.0}, {}, "negative value"),
         (DataType.SPARSE_FLOAT_VECTOR, 0, [1.0], {}, "vector type must be the same"),
         (DataType.SPARSE_FLOAT_VECTOR, 0, {1: 1.0}, {"drop_ratio_search": 1.0}, "[0.000000, 1.000000)"),
-        (DataType.SPARSE_FLOAT_VECTOR, 0, {1: 1.0}, {"drop_ratio_search": "0"}, "should be a number"),
+        (DataType.SPARSE_FLOAT_VECTOR, 0, {1: 1.0}, {"drop_ratio_search": "x"}, "should be a number"),
         (DataType.SPARSE_FLOAT_VECTOR, 0, {1: 1.0}, {"dim_max_score_ratio": 0.4}, "[0.500000, 1.300000]"),
     ],
 )

@@ -72,7 +72,9 @@ class NumberParameter(msgspec.Struct, frozen=True, tag="number"):
         return value
 
     def check(self, value: object) -> float:
-        """The value of a search parameter."""
+        """The value of a search parameter; Milvus takes a number as text, too."""
+        if isinstance(value, str):
+            value = _as_number(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise SearchParameterError(
                 f"Type conflict in json: param '{self.name}' ({_as_json(value)}) should be a number"
@@ -95,3 +97,10 @@ Parameter: TypeAlias = IntegerParameter | NumberParameter
 
 def _as_json(value: object) -> str:
     return json.dumps(value, default=str)
+
+
+def _as_number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -43,12 +43,14 @@ INDEX_TYPES: Final[Mapping[str, IndexType]] = {one.name.upper(): one for one in 
 _ALIASES: Final = {"MARISA-TRIE": "TRIE", "": "AUTOINDEX"}
 _BY_FILE: Final = {one.name: one for one in _FILE_TYPES}
 
-NOT_SERVED: Final = frozenset(
-    {
-        "IVF_SQ8", "IVF_PQ", "IVF_RABITQ", "SCANN", "HNSW_SQ", "HNSW_PQ", "HNSW_PRQ", "DISKANN", "AISAQ",
-        "GPU_BRUTE_FORCE", "GPU_IVF_FLAT", "GPU_IVF_PQ", "GPU_CAGRA", "MINHASH_LSH",
-    }
-)  # fmt: skip
+_GRAPH_TYPES: Final = FLOAT_TYPES | {DataType.INT8_VECTOR}
+NOT_SERVED: Final[Mapping[str, frozenset[DataType]]] = {
+    **dict.fromkeys(("IVF_SQ8", "IVF_PQ", "IVF_RABITQ", "SCANN", "DISKANN", "AISAQ"), FLOAT_TYPES),
+    **dict.fromkeys(("GPU_BRUTE_FORCE", "GPU_IVF_FLAT", "GPU_IVF_PQ", "GPU_CAGRA"), FLOAT_TYPES),
+    **dict.fromkeys(("HNSW_SQ", "HNSW_PQ", "HNSW_PRQ"), _GRAPH_TYPES),
+    "MINHASH_LSH": frozenset({DataType.BINARY_VECTOR}),
+}
+"""By name, the field types that each would take."""
 
 _METRICS_OF: Final = {
     DataType.BINARY_VECTOR: BINARY_METRICS,
@@ -77,7 +79,7 @@ def validate_definition(params: Mapping[str, str], field: FieldSchema) -> dict[s
 
     `params` are flat: `index_type`, `metric_type` and the build parameters together; unknown keys are kept.
     """
-    kind = find_index_type(params.get("index_type", ""))
+    kind = _find_for(params.get("index_type", ""), field)
     stored = {**params, "index_type": kind.name}
     kind.check_field(stored, field)
     if field.data_type.is_vector:
@@ -122,6 +124,14 @@ def build(resolved: ResolvedIndex, vectors: Floats, threads: int) -> Sequence[me
 def load(data: memoryview) -> VectorIndex:
     """The index in a file that the caller mapped; nothing is copied. `CorruptedError` if it is not one of ours."""
     return _file_type(read_trailer(data).index_type).load(data)
+
+
+def _find_for(name: str, field: FieldSchema) -> IndexType:
+    """The type of that name; what is not served and would not fit the field either is refused for the latter."""
+    fitting = NOT_SERVED.get(name.upper())
+    if fitting is not None and field.data_type not in fitting:
+        raise IndexParameterError(f"data type {field.data_type.label} can't build with this index {name}")
+    return find_index_type(name)
 
 
 def _file_type(name: str) -> FileIndexType:

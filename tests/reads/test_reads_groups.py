@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus import AnnSearchRequest, DataType, MilvusClient, MilvusException, RRFRanker
 from reads_twin import Row, Rows, Vector, ranked
 
 QUERIES: list[Vector] = [[0.3, -0.2, 0.9, 0.1], [-1.0, 0.4, 0.2, 0.7]]
@@ -113,6 +113,18 @@ def test_unknown_fields_without_dynamic_ones(client: MilvusClient) -> None:
     with pytest.raises(MilvusException, match="primary key is varchar, but IDs type mismatch"):
         client.search("bits", ids=[4], anns_field="v", limit=1)
     client.drop_collection("bits")
+
+
+def test_nothing_to_find(client: MilvusClient, rows: Rows) -> None:
+    nobody = {"anns_field": "l2", "limit": 3, "filter": "number > 1000"}
+    assert [len(hits) for hits in client.search("c", QUERIES, group_by_field="name", **nobody)] == [0, 0]
+    requests = [AnnSearchRequest(QUERIES, field, {}, 5, expr="number > 1000") for field in ("l2", "ip")]
+    for more in ({}, {"group_by_field": "name"}):
+        found = client.hybrid_search("c", requests, RRFRanker(), limit=3, output_fields=["name", "kind"], **more)
+        assert [len(hits) for hits in found] == [0, 0]
+    some = [requests[0], AnnSearchRequest(QUERIES, "ip", {}, 5)]
+    found = client.hybrid_search("c", some, RRFRanker(), limit=3, output_fields=["name"])
+    assert [len(hits) for hits in found] == [3, 3]
 
 
 # --- by keys --------------------------------------------------------------------------------------------------------

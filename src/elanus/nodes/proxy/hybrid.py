@@ -104,6 +104,8 @@ class HybridReader:
         fresh: Freshness,
     ) -> _Single:
         request = _narrowed(whole, one, ranking)
+        if request.function_score is not None and ranker_of(request.function_score, entry.schema, 1) is not None:
+            raise RequestError("a single search of a hybrid search takes boosts only, no ranker")
         plan, places = search_plan(entry, request), None
         if request.ids is not None:
             request, places = await self._reader.with_stored_vectors(entry, request, plan, fresh)

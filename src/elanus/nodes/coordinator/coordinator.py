@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from elanus.base.doors import Tasks
 from elanus.base.limits import COLLECTION_COUNT_MAX, DATABASE_COUNT_MAX, PARTITION_COUNT_MAX
 from elanus.meta.catalog import create, create_or_replace, remove, replace, run
 from elanus.meta.records import Alias, Collection, Database
@@ -53,6 +54,7 @@ from elanus.model.requests import (
 from elanus.model.schema import DEFAULT_DATABASE, DEFAULT_PARTITION, CollectionSchema
 from elanus.nodes.contracts import CollectionView, Range
 from elanus.nodes.coordinator import describe
+from elanus.nodes.coordinator.calls import uninterrupted
 from elanus.nodes.coordinator.intents import (
     AlterSchema,
     CreateCollection,
@@ -67,6 +69,8 @@ LOAD_WAIT_S: Final = 0.5
 DYNAMIC_FIELD_PROPERTY: Final = "dynamicfield.enabled"
 DESCRIPTION_PROPERTY: Final = "collection.description"
 PARTITION_KEY_PARTITIONS: Final = 16
+MAX_COLLECTIONS: Final = "database.max.collections"
+"""Property of a database."""
 
 
 class Coordinator:
@@ -85,6 +89,11 @@ class Coordinator:
         if self._leading is None:
             raise describe.not_leading()
         return self._leading
+
+    @property
+    def tasks(self) -> Tasks:
+        """Where calls that change something run."""
+        return self._leader.ground.doors.tasks
 
     # --- identity and time ------------------------------------------------------------------------------------------
     async def allocate_ids(self, count: int) -> Range:
@@ -112,6 +121,7 @@ class Coordinator:
             and (not request.only_loaded or reply.loaded_percentage >= 0)
         )
 
+    @uninterrupted
     async def create_collection(self, request: CreateCollectionRequest) -> None:
         async with self._ddl:
             leader, name = self._leader, request.schema.name
@@ -126,8 +136,9 @@ class Coordinator:
             if existing is not None:
                 _check_same(existing.record, request)
                 return
-            if len(leader.catalog.in_database(database.database_id)) >= COLLECTION_COUNT_MAX:
-                raise CollectionLimitError(COLLECTION_COUNT_MAX)
+            limit = min(COLLECTION_COUNT_MAX, int(database.properties.get(MAX_COLLECTIONS, COLLECTION_COUNT_MAX)))
+            if len(leader.catalog.in_database(database.database_id)) >= limit:
+                raise CollectionLimitError(limit)
             collection = await self._new_collection(request, database.database_id)
             intent_id = (await leader.ids.allocate(1)).first
             await leader.ddl.begin(intent_id, CreateCollection(collection))
@@ -158,6 +169,7 @@ class Coordinator:
             properties=request.properties,
         )
 
+    @uninterrupted
     async def drop_collection(self, request: CollectionRequest) -> None:
         async with self._ddl:
             leader = self._leader
@@ -178,6 +190,7 @@ class Coordinator:
             await leader.ddl.begin(intent_id, DropCollection(collection.collection_id))
             await self._changed(collection.collection_id)
 
+    @uninterrupted
     async def rename_collection(self, request: RenameCollectionRequest) -> None:
         async with self._ddl:
             catalog = self._leader.catalog
@@ -198,6 +211,7 @@ class Coordinator:
                 stored.record.collection_id, name=request.new_name, database_id=target.database_id, schema=schema
             )
 
+    @uninterrupted
     async def alter_collection(self, request: AlterPropertiesRequest) -> None:
         async with self._ddl:
             record = self._leader.catalog.collection(request).record
@@ -219,6 +233,7 @@ class Coordinator:
                 return
             await self._replace(record.collection_id, properties=properties)
 
+    @uninterrupted
     async def add_field(self, request: AddFieldRequest) -> None:
         async with self._ddl:
             record = self._leader.catalog.collection(request).record
@@ -232,6 +247,7 @@ class Coordinator:
         await leader.ddl.begin(intent_id, AlterSchema(record.collection_id, newer, await leader.oracle.next()))
         await self._changed(record.collection_id)
 
+    @uninterrupted
     async def truncate_collection(self, request: CollectionRequest) -> None:
         async with self._ddl:
             leader = self._leader
@@ -284,6 +300,7 @@ class Coordinator:
         await self._leader.invalidate(collection_id)
 
     # --- partitions -------------------------------------------------------------------------------------------------
+    @uninterrupted
     async def create_partition(self, request: PartitionRequest) -> None:
         async with self._ddl:
             leader = self._leader
@@ -299,6 +316,7 @@ class Coordinator:
             await leader.ddl.begin(ids.first + 1, CreatePartition(record.collection_id, partition))
             await self._changed(record.collection_id)
 
+    @uninterrupted
     async def drop_partition(self, request: PartitionRequest) -> None:
         async with self._ddl:
             leader = self._leader
@@ -315,6 +333,7 @@ class Coordinator:
             await self._changed(record.collection_id)
 
     # --- aliases ----------------------------------------------------------------------------------------------------
+    @uninterrupted
     async def create_alias(self, request: AliasRequest) -> None:
         async with self._ddl:
             catalog = self._leader.catalog
@@ -334,6 +353,7 @@ class Coordinator:
             await self._run(create(alias))
             await self._aliases_changed(record.collection_id)
 
+    @uninterrupted
     async def alter_alias(self, request: AliasRequest) -> None:
         async with self._ddl:
             catalog = self._leader.catalog
@@ -343,6 +363,7 @@ class Coordinator:
             await self._aliases_changed(old.record.collection_id)
             await self._changed(record.collection_id)
 
+    @uninterrupted
     async def drop_alias(self, request: AliasRequest) -> None:
         async with self._ddl:
             catalog = self._leader.catalog
@@ -373,6 +394,7 @@ class Coordinator:
         )
 
     # --- databases --------------------------------------------------------------------------------------------------
+    @uninterrupted
     async def create_database(self, request: DatabaseRequest) -> None:
         async with self._ddl:
             leader = self._leader
@@ -389,6 +411,7 @@ class Coordinator:
             await self._run(create(database))
             await leader.catalog.refresh()
 
+    @uninterrupted
     async def drop_database(self, request: DatabaseRequest) -> None:
         async with self._ddl:
             catalog = self._leader.catalog
@@ -410,6 +433,7 @@ class Coordinator:
             for one in sorted(self._leader.catalog.databases.values(), key=lambda one: one.record.database_id)
         )
 
+    @uninterrupted
     async def alter_database(self, request: DatabaseRequest) -> None:
         async with self._ddl:
             stored = self._leader.catalog.database(request.database)
@@ -418,6 +442,7 @@ class Coordinator:
             await self._leader.catalog.refresh()
 
     # --- indexes ----------------------------------------------------------------------------------------------------
+    @uninterrupted
     async def create_index(self, request: CreateIndexRequest) -> None:
         async with self._ddl:
             leader = self._leader
@@ -444,6 +469,7 @@ class Coordinator:
             raise IndexNotFoundError(request.index_name) if request.index_name else NoIndexError(record.name)
         return tuple([await describe.index_reply(leader, record, index) for index in found])
 
+    @uninterrupted
     async def drop_index(self, request: IndexRequest) -> None:
         async with self._ddl:
             record = self._leader.catalog.collection(request).record
@@ -458,13 +484,17 @@ class Coordinator:
             await self._replace(record.collection_id, indexes=kept, updated_timestamp=record.updated_timestamp)
 
     # --- load -------------------------------------------------------------------------------------------------------
+    @uninterrupted
     async def load(self, request: LoadRequest) -> None:
         leader = self._leader
         async with self._ddl:
             record = leader.catalog.collection(request).record
-            describe.check_loadable(record, request)
             old = leader.catalog.loads.get(record.collection_id)
-            new = describe.load_record(record, request, None if old is None else old.record)
+            known = None if old is None else old.record
+            if request.refresh and known is not None:
+                request = msgspec.structs.replace(request, load_fields=describe.loaded_names(record, known))
+            describe.check_loadable(record, request, known)
+            new = describe.load_record(record, request, known)
             if old is None or old.record != new:
                 leader.placement.expect(record.collection_id)
                 await self._run(create_or_replace(old, new))
@@ -472,6 +502,7 @@ class Coordinator:
             await self._changed(record.collection_id)
         await self._soon(record.collection_id)
 
+    @uninterrupted
     async def release(self, request: PartitionsRequest) -> None:
         leader = self._leader
         async with self._ddl:

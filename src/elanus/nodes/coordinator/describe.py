@@ -136,8 +136,16 @@ def _partition_ids(record: Collection, names: tuple[str, ...]) -> tuple[int, ...
     return tuple(by_name[name] for name in names)
 
 
-def check_loadable(record: Collection, request: LoadRequest) -> None:
-    """Every vector field to be loaded needs an index."""
+def check_loadable(record: Collection, request: LoadRequest, old: LoadRecord | None) -> None:
+    """Every vector field to be loaded needs an index; what is refreshed must be loaded."""
+    if request.refresh and old is None:
+        raise CollectionNotLoadedError(record.name)
+    if request.partitions and old is not None and request.replica_count != old.replica_count:
+        raise BadParameterError(
+            "can't change the replica number for loaded partitions",
+            expected=old.replica_count,
+            actual=request.replica_count,
+        )
     if request.replica_count > 1:
         raise RequestError(
             f"when load {request.replica_count} replica count: service resource insufficient"
@@ -161,9 +169,18 @@ def load_record(record: Collection, request: LoadRequest, old: LoadRecord | None
     if request.partitions and (old is None or old.partition_ids is not None):
         before = old.partition_ids if old is not None and old.partition_ids is not None else ()
         partition_ids = tuple(sorted({*before, *_partition_ids(record, request.partitions)}))
+    names = set(request.load_fields)
     return LoadRecord(
-        collection_id=record.collection_id, replica_count=max(1, request.replica_count), partition_ids=partition_ids
+        collection_id=record.collection_id,
+        replica_count=max(1, request.replica_count),
+        partition_ids=partition_ids,
+        field_ids=tuple(field.field_id for field in record.schema.fields if field.name in names),
     )
+
+
+def loaded_names(record: Collection, load: LoadRecord) -> tuple[str, ...]:
+    """The fields that were asked for, by name; none means all."""
+    return tuple(field.name for field in record.schema.fields if field.field_id in load.field_ids)
 
 
 def partitions_left(leader: Leader, record: Collection, request: PartitionsRequest) -> tuple[int, ...]:

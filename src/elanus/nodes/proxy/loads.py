@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
+from elanus.model.errors import BadParameterError, RequestError
 from elanus.model.requests import LoadRequest
+from elanus.model.schema import FieldSchema
 from elanus.nodes.proxy.entry import CollectionEntry
 
 
 def check_load_fields(entry: CollectionEntry, request: LoadRequest) -> None:
-    """A list of fields must hold all keys and a vector; fewer than all fields is not served."""
+    """A list of fields must hold all keys and a vector. It says which fields must be there: those left out are mapped
+    and decoded when they are first used, like all others."""
     if request.partitions and entry.partition_key is not None:
         raise RequestError("disable load partitions if partition key mode is used")
     if not request.load_fields:
@@ -18,12 +20,18 @@ def check_load_fields(entry: CollectionEntry, request: LoadRequest) -> None:
     if missing is not None:
         raise RequestError(f"failed to get field schema by name: fieldName({missing}) not found")
     for field in entry.schema.fields:
-        role = "primary key" if field.is_primary else "partition key" if field.is_partition_key else ""
+        role = _role(field)
         if role and field.name not in wanted:
             raise BadParameterError(
                 f"load field list {list(request.load_fields)} does not contain {role} field {field.name}"
             )
     if not any(field.name in wanted for field in entry.schema.vector_fields):
         raise BadParameterError(f"load field list {list(request.load_fields)} does not contain vector field")
-    if not wanted.issuperset(field.name for field in entry.schema.fields if not field.is_dynamic):
-        raise UnsupportedError("loading some fields only")
+
+
+def _role(field: FieldSchema) -> str:
+    if field.is_primary:
+        return "primary key"
+    if field.is_partition_key:
+        return "partition key"
+    return "clustering key" if field.is_clustering_key else ""

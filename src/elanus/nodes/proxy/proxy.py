@@ -388,6 +388,12 @@ class Proxy:
 def _check_database_properties(request: DatabaseRequest) -> None:
     if TIMEZONE_PROPERTY in request.properties:
         check_timezone(request.properties[TIMEZONE_PROPERTY])
+    limit = request.properties.get("database.max.collections", "0")
+    if not limit.isdecimal():
+        raise BadParameterError(f"invalid database.max.collections value: {limit}")
+    for key, value in request.properties.items():
+        if key.startswith("database.force.deny.") and value.lower() == "true":
+            raise UnsupportedError(f"database property {key}")
 
 
 def _located(request: R) -> R:

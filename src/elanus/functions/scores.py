@@ -1,14 +1,13 @@
 """Scores of different metrics made comparable: larger is better, and near 0 to 1.
 
-The formulas are Milvus's. Its rerankers count exactly COSINE, IP and BM25 as similarities and everything else as a
-distance; so do these.
+The formulas are Milvus's, with one exception: Milvus takes every metric but COSINE, IP and BM25 for a distance, and so
+puts the best hits of MAX_SIM, whose larger scores are better, last. Here they count as the inner products they are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +16,10 @@ from elanus.model.types import Metric
 
 Scores = npt.NDArray[np.float32]
 
-_SIMILARITIES: Final = frozenset((Metric.COSINE, Metric.IP, Metric.BM25))
-
 
 def is_similarity(metric: Metric) -> bool:
     """Whether rerankers take larger scores of the metric for better."""
-    return metric in _SIMILARITIES
+    return metric.larger_is_better
 
 
 def are_mixed(metrics: Sequence[Metric]) -> bool:
@@ -36,10 +33,10 @@ def normalised(scores: Scores, metric: Metric) -> Scores:
     match metric:
         case Metric.COSINE:
             scaled = (1 + exact) / 2
-        case Metric.IP:
-            scaled = 0.5 + np.arctan(exact) / math.pi
         case Metric.BM25:
             scaled = 2 * np.arctan(exact) / math.pi
+        case _ if metric.larger_is_better:
+            scaled = 0.5 + np.arctan(exact) / math.pi
         case _:
             scaled = 1 - 2 * np.arctan(exact) / math.pi
     return scaled.astype(np.float32)

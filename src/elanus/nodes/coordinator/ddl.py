@@ -1,17 +1,20 @@
 """DDL that concerns shards: intent, a record in every shard's log, catalog commit with the intent's end, answer.
 
 Each step is idempotent, so whoever is coordinator can replay an intent from its beginning: records carry the intent's
-id, the commit compares what it replaces, and an intent that is gone has been committed.
+id, the commit compares what it replaces, and an intent that is gone has been committed. One intent is open at a time: a
+step that fails for now (a log that is being opened again, a full disk) is repeated until it succeeds, and nothing else
+is changed meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
-from elanus.base.errors import FencedError
+from elanus.base.errors import Action, ElanusError, FencedError
 from elanus.meta.catalog import (
     alter_schema,
     combine,
@@ -46,6 +49,8 @@ from elanus.nodes.coordinator.intents import (
     encode_body,
 )
 
+RETRY_S: Final = 0.5
+
 
 class ShardDdl:
     """Runs intents. `owner_of` finds the streaming node that owns a pchannel."""
@@ -57,6 +62,7 @@ class ShardDdl:
         guard: Compare,
         owner_of: Callable[[str], Streaming],
     ) -> None:
+        self._ground = ground
         self._meta = ground.meta
         self._catalog = catalog
         self._guard = guard
@@ -69,12 +75,24 @@ class ShardDdl:
             intent_id=intent_id, kind=type(body).__name__, collection_id=collection_of(body), body=encode_body(body)
         )
         await run(self._meta, create(intent), (self._guard,))
-        await self.finish(intent)
+        await self._carry(intent)
 
     async def finish_all(self) -> None:
         """Carry on whatever predecessors left, in order."""
         for stored in await fetch_all(self._meta, Intent, INTENTS):
-            await self.finish(stored.record)
+            await self._carry(stored.record)
+
+    async def _carry(self, intent: Intent) -> None:
+        """To its end, however often that takes."""
+        while True:
+            try:
+                return await self.finish(intent)
+            except ElanusError as error:
+                if error.action not in (Action.RETRY, Action.ELSEWHERE, Action.UNKNOWN):
+                    raise
+                self._ground.events.warning("ddl.step_failed", intent=intent.kind, error=error.message)
+            await self._ground.doors.clock.sleep(RETRY_S)
+            await self._catalog.refresh_collection(intent.collection_id)
 
     async def finish(self, intent: Intent) -> None:
         """Do all steps of an intent that are still to do."""

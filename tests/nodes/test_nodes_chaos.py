@@ -77,7 +77,7 @@ class Flaky(Parts):
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
-        self.failing = True
+        self.failing = False
         self.logs: list[FlakyLog] = []
 
     def log(self, doors: Doors, folder: str, options: Options) -> Log:
@@ -86,10 +86,10 @@ class Flaky(Parts):
         self.logs.append(made)
         return made
 
-    def calm_down(self) -> None:
-        self.failing = False
+    def set_failing(self, failing: bool) -> None:
+        self.failing = failing
         for log in self.logs:
-            log.failing = False
+            log.failing = failing
 
 
 class Chaos:
@@ -187,7 +187,10 @@ class Chaos:
         self.up.set()
 
     async def play(self, lives: int) -> None:
+        parts = self.world.parts
+        assert isinstance(parts, Flaky)
         await self.client.create(shard_count=2)
+        parts.set_failing(True)
         writers = [asyncio.ensure_future(self.write_for_ever(100 * number)) for number in range(1, 4)]
         upkeep = asyncio.ensure_future(self.upkeep_for_ever())
         for _ in range(lives):
@@ -199,8 +202,7 @@ class Chaos:
         self.writing = False
         outcomes = await asyncio.gather(*writers)
         await upkeep
-        assert isinstance(self.world.parts, Flaky)
-        self.world.parts.calm_down()
+        parts.set_failing(False)
         await self.world_sleep(5)
         for possible in outcomes:
             await self.compare(possible)

@@ -179,6 +179,7 @@ class Process:
     query: Mapping[int, QueryNode]
     data: DataNode
     leader: Leader
+    coordinator: Coordinator
 
 
 @dataclass(slots=True)
@@ -250,7 +251,9 @@ class World:
         leader = self.parts.leader(await elect(ground_of_leader, peers, background, options.pchannel_count))
         coordinator.lead(leader)
         frontend = self._bordered(proxy, Frontend)
-        self._process = Process(doors, meta, objects, log, events, frontend, streaming, query, data, leader)
+        self._process = Process(
+            doors, meta, objects, log, events, frontend, streaming, query, data, leader, coordinator
+        )
         await leader.start()
 
     def _bordered(self, role: Any, protocol: Callable[..., R]) -> R:

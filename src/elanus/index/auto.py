@@ -7,14 +7,18 @@ from typing import Final
 
 from elanus.index.binary import BINARY_METRICS
 from elanus.index.contract import ResolvedIndex
-from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, Declaration
+from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, LIST_TYPES, Declaration
 from elanus.index.errors import IndexParameterError, IndexTypeNotServedError
 from elanus.index.scalar import auto_scalar
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
 AUTO_METRIC: Final = Metric.COSINE
-_OTHER_METRICS: Final = {DataType.BINARY_VECTOR: Metric.HAMMING, DataType.SPARSE_FLOAT_VECTOR: Metric.IP}
+_OTHER_METRICS: Final = {
+    DataType.BINARY_VECTOR: Metric.HAMMING,
+    DataType.SPARSE_FLOAT_VECTOR: Metric.IP,
+    DataType.ARRAY_OF_VECTOR: Metric.MAX_SIM_COSINE,
+}
 _SCANNED: Final = {DataType.BINARY_VECTOR: "BIN_FLAT", DataType.SPARSE_FLOAT_VECTOR: "SPARSE_INVERTED_INDEX"}
 HNSW_PARAMS: Final = {"M": 18, "efConstruction": 240}
 ALLOWED_KEYS: Final = frozenset({"index_type", "metric_type", "mmap.enabled", "dim"})
@@ -30,7 +34,7 @@ class Auto(Declaration):
     the field."""
 
     name = "AUTOINDEX"
-    data_types = FLOAT_TYPES | {DataType.INT8_VECTOR, DataType.BINARY_VECTOR, DataType.SPARSE_FLOAT_VECTOR}
+    data_types = FLOAT_TYPES | LIST_TYPES | {DataType.INT8_VECTOR, DataType.BINARY_VECTOR, DataType.SPARSE_FLOAT_VECTOR}
     metrics = FLOAT_METRICS | BINARY_METRICS
 
     def check_field(self, params: Mapping[str, str], field: FieldSchema) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from elanus.index.contract import ResolvedIndex
-from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, Declaration
+from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, LIST_TYPES, Declaration
 from elanus.model.schema import FieldSchema
 from elanus.model.types import Metric
 
@@ -14,7 +14,7 @@ class Flat(Declaration):
     """Exact scan."""
 
     name = "FLAT"
-    data_types = FLOAT_TYPES
+    data_types = FLOAT_TYPES | LIST_TYPES
     metrics = FLOAT_METRICS
 
     def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:

@@ -16,7 +16,7 @@ import numpy as np
 from elanus.base.errors import check
 from elanus.index.calibrate import calibrate, effort_for
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
-from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, Declaration
+from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, LIST_TYPES, Declaration
 from elanus.index.errors import SearchParameterError
 from elanus.index.file import Effort, Trailer, map_faiss, read_trailer, write
 from elanus.index.kernels import faiss_metric, library, selector, threads_set
@@ -112,7 +112,7 @@ class Hnsw(Declaration):
     """The type itself."""
 
     name = "HNSW"
-    data_types = FLOAT_TYPES | {DataType.INT8_VECTOR}
+    data_types = FLOAT_TYPES | LIST_TYPES | {DataType.INT8_VECTOR}
     metrics = FLOAT_METRICS
     build_parameters = (IntegerParameter("M", 2, 2048, 30), IntegerParameter("efConstruction", 1, INT32_MAX, 360))
     search_parameters = (IntegerParameter("ef", 1, INT32_MAX),)

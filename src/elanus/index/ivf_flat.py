@@ -15,7 +15,7 @@ import numpy as np
 
 from elanus.index.calibrate import calibrate, effort_for
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
-from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, Declaration
+from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, LIST_TYPES, Declaration
 from elanus.index.file import Effort, Trailer, map_faiss, read_trailer, write
 from elanus.index.kernels import faiss_metric, library, selector, threads_set
 from elanus.index.parameters import IntegerParameter
@@ -80,7 +80,7 @@ class IvfFlat(Declaration):
     """The type itself."""
 
     name = "IVF_FLAT"
-    data_types = FLOAT_TYPES
+    data_types = FLOAT_TYPES | LIST_TYPES
     metrics = FLOAT_METRICS
     build_parameters = (IntegerParameter("nlist", 1, 65536, 128),)
     search_parameters = (IntegerParameter("nprobe", 1, 65536, NPROBE_DEFAULT),)

@@ -19,6 +19,7 @@ from elanus.index.file import read_trailer
 from elanus.index.flat import Flat
 from elanus.index.hnsw import Hnsw
 from elanus.index.ivf_flat import IvfFlat
+from elanus.index.multi import MULTI_METRICS
 from elanus.index.parameters import NumberParameter
 from elanus.index.scalar import SCALAR_TYPES
 from elanus.index.sparse import SparseInverted, SparseWand
@@ -55,6 +56,7 @@ NOT_SERVED: Final[Mapping[str, frozenset[DataType]]] = {
 _METRICS_OF: Final = {
     DataType.BINARY_VECTOR: BINARY_METRICS,
     DataType.SPARSE_FLOAT_VECTOR: frozenset({Metric.IP}),
+    DataType.ARRAY_OF_VECTOR: MULTI_METRICS,
     **dict.fromkeys((*FLOAT_TYPES, DataType.INT8_VECTOR), FLOAT_METRICS),
 }
 _VECTOR_LABELS: Final = {DataType.BINARY_VECTOR: "binary", DataType.INT8_VECTOR: "int"}
@@ -97,7 +99,10 @@ def validate_definition(params: Mapping[str, str], field: FieldSchema) -> dict[s
 
 
 def resolve(params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
-    """What a stored definition really builds."""
+    """What a stored definition really builds. Lists of vectors are scanned, whatever the type."""
+    if field.data_type is DataType.ARRAY_OF_VECTOR:
+        kind = find_index_type(params.get("index_type", ""))
+        return ResolvedIndex(kind.name, Metric(params["metric_type"]), {}, needs_file=False)
     return find_index_type(params.get("index_type", "")).resolve(params, field)
 
 
@@ -147,6 +152,8 @@ def _checked_metric(kind: IndexType, params: Mapping[str, str], field: FieldSche
         if kind.name != "AUTOINDEX":
             raise IndexParameterError("metric type not set for vector index")
         return auto_metric(field).value
+    if field.data_type is DataType.ARRAY_OF_VECTOR and given in MULTI_METRICS:
+        return given
     if given not in _METRICS_OF.get(field.data_type, kind.metrics) & kind.metrics:
         if field.data_type is DataType.SPARSE_FLOAT_VECTOR:
             raise IndexParameterError("only IP&BM25 is the supported metric type for sparse index")

@@ -2,7 +2,8 @@
 
 A `Column` is `values` plus an optional `valid` mask. `values` is a NumPy array (bool, int8..int64, float32, float64,
 uint64; two-dimensional for dense vectors) or an Arrow array without nulls (large_string for VARCHAR, large_binary for
-JSON, GEOMETRY and sparse rows, large_list for ARRAY). Where `valid` is False the value is a filler of the type.
+JSON, GEOMETRY, sparse rows and lists of vectors, large_list for ARRAY). Where `valid` is False the value is a filler of
+the type.
 A `Batch` is several columns of equal length, by field id.
 
 Nothing is ever written through a Column: arrays handed to it are immutable from then on.
@@ -48,7 +49,7 @@ def arrow_type(data_type: DataType, element_type: DataType = DataType.NONE) -> p
     match data_type:
         case DataType.VARCHAR | DataType.TEXT | DataType.STRING:
             return pa.large_string()
-        case DataType.JSON | DataType.GEOMETRY | DataType.SPARSE_FLOAT_VECTOR:
+        case DataType.JSON | DataType.GEOMETRY | DataType.SPARSE_FLOAT_VECTOR | DataType.ARRAY_OF_VECTOR:
             return pa.large_binary()
         case DataType.ARRAY:
             return pa.large_list(arrow_type(element_type))

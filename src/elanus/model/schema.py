@@ -34,6 +34,12 @@ class FieldSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     type_params: dict[str, str] = {}
 
     @property
+    def struct_name(self) -> str:
+        """The struct array that a field named `struct[sub]` is part of; empty for all others."""
+        base, bracket, _ = self.name.partition("[")
+        return base if bracket else ""
+
+    @property
     def dimension(self) -> int:
         """`dim` of a dense vector field; 0 where there is none."""
         return int(self.type_params.get("dim", 0))
@@ -61,6 +67,15 @@ class FunctionSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     params: dict[str, str] = {}
 
 
+class StructSchema(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An array of structs. Its parts are fields of the collection, named `struct[sub]`, of equal length in each row."""
+
+    field_id: int
+    name: str
+    description: str = ""
+    type_params: dict[str, str] = {}
+
+
 class CollectionSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     """Fields in order, the dynamic field included (last, `is_dynamic`)."""
 
@@ -70,6 +85,7 @@ class CollectionSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     enable_dynamic_field: bool = False
     functions: tuple[FunctionSchema, ...] = ()
     version: int = 0
+    structs: tuple[StructSchema, ...] = ()
 
     @property
     def primary(self) -> FieldSchema:
@@ -90,6 +106,10 @@ class CollectionSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     def vector_fields(self) -> tuple[FieldSchema, ...]:
         """All vector fields in order."""
         return tuple(field for field in self.fields if field.data_type.is_vector)
+
+    def fields_of(self, struct: str) -> tuple[FieldSchema, ...]:
+        """The parts of a struct array, in order."""
+        return tuple(field for field in self.fields if field.struct_name == struct)
 
     def field(self, name: str) -> FieldSchema | None:
         """The field of that name."""

@@ -103,11 +103,20 @@ class Metric(StrEnum):
     SUBSTRUCTURE = "SUBSTRUCTURE"
     SUPERSTRUCTURE = "SUPERSTRUCTURE"
     BM25 = "BM25"
+    MAX_SIM = "MAX_SIM"
+    MAX_SIM_COSINE = "MAX_SIM_COSINE"
+    MAX_SIM_IP = "MAX_SIM_IP"
+    MAX_SIM_L2 = "MAX_SIM_L2"
 
     @property
     def larger_is_better(self) -> bool:
         """Direction of the score."""
-        return self in (Metric.IP, Metric.COSINE, Metric.BM25)
+        return self in _SIMILARITIES
+
+
+_SIMILARITIES = frozenset(
+    {Metric.IP, Metric.COSINE, Metric.BM25, Metric.MAX_SIM, Metric.MAX_SIM_COSINE, Metric.MAX_SIM_IP}
+)
 
 
 class ConsistencyLevel(IntEnum):

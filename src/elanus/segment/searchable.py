@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from elanus.index.binary import BinaryVectors
+from elanus.index.multi import MultiVectors
 from elanus.index.scored import ScoredVectors
 from elanus.index.sparse import SparseVectors
 from elanus.index.vectors import Vectors, as_float32
 from elanus.model.columns import Values
+from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType
 
 DENSE_TYPES = frozenset(
@@ -17,8 +19,11 @@ DENSE_TYPES = frozenset(
 """Types searched as float32, whatever they are stored as."""
 
 
-def searchable(values: Values, data_type: DataType, *, is_sealed: bool) -> Vectors | ScoredVectors:
+def searchable(values: Values, field: FieldSchema, *, is_sealed: bool) -> Vectors | ScoredVectors:
     """A whole column; nothing is copied, and what is computed at first need is kept in it."""
+    data_type = field.data_type
+    if data_type is DataType.ARRAY_OF_VECTOR:
+        return MultiVectors(values, field.dimension)
     if data_type is DataType.SPARSE_FLOAT_VECTOR:
         return SparseVectors(values, is_sealed)
     dense = np.asarray(values)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from google.protobuf.message import DecodeError
 
+from elanus.index.multi import FLOAT_BYTES, padded_lists
 from elanus.model.columns import NUMPY_DTYPES, Column
 from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
 from elanus.model.requests import (
@@ -29,7 +31,7 @@ from elanus.model.requests import (
 from elanus.model.types import DataType
 from elanus.wire import walk
 from elanus.wire.decode import consistency_level
-from elanus.wire.decode_fields import data_type_of, decode_field
+from elanus.wire.decode_fields import data_type_of, decode_fields
 from elanus.wire.messages import messages
 from elanus.wire.schemas import decode_function, pairs
 
@@ -68,7 +70,7 @@ def _insert(request_name: str, data: bytes, database: str) -> InsertRequest:
         database=message.db_name or database,
         collection=message.collection_name,
         partition=message.partition_name,
-        fields=tuple(decode_field(data, entry.value, entry.stop) for entry in columns),
+        fields=tuple(chain.from_iterable(decode_fields(data, entry.value, entry.stop) for entry in columns)),
         row_count=message.num_rows,
         schema_timestamp=message.schema_timestamp,
         partial_update=bool(getattr(message, "partial_update", False)) or any(kind for _, kind in operations),
@@ -252,6 +254,8 @@ def _placeholder_group(group: bytes) -> Any:
         raise BadParameterError("the placeholder group is not one") from error
 
 
+_VECTOR_LIST: Final = 301
+"""Placeholder type of a list of float vectors that together are one query."""
 _DENSE_TYPES: Final = frozenset(
     {
         DataType.BINARY_VECTOR,
@@ -300,6 +304,8 @@ def _joined(values: list[bytes]) -> npt.NDArray[np.uint8]:
 def _objects(placeholder: Any) -> tuple[npt.NDArray[Any], DataType]:
     if placeholder.type == DataType.VARCHAR:
         values: list[Any] = list(map(_decoded, placeholder.values))
+    elif placeholder.type == _VECTOR_LIST:
+        return padded_lists(_of_floats(placeholder.values)), DataType.ARRAY_OF_VECTOR
     elif placeholder.type == DataType.SPARSE_FLOAT_VECTOR:
         values = list(placeholder.values)
     else:
@@ -307,6 +313,13 @@ def _objects(placeholder: Any) -> tuple[npt.NDArray[Any], DataType]:
     queries = np.empty(len(values), object)
     queries[:] = values
     return queries, data_type_of(placeholder.type)
+
+
+def _of_floats(values: Iterable[bytes]) -> list[bytes]:
+    lists = list(values)
+    if any(len(one) % FLOAT_BYTES for one in lists):
+        raise RequestError("a query of a search is not a list of floats")
+    return lists
 
 
 def _decoded(value: bytes) -> str:

@@ -13,6 +13,7 @@ from itertools import chain
 from operator import attrgetter, methodcaller
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -64,6 +65,31 @@ _DIMENSION_MAX: Final = DIMENSION_MAX * 8
 """Binary vectors count bits."""
 
 
+def decode_fields(data: bytes, start: int, stop: int) -> tuple[IncomingField, ...]:
+    """The field in the `FieldData` message, or the parts of a struct array, named `struct[sub]`."""
+    message = _struct_in(data, start, stop)
+    if message is None:
+        return (decode_field(data, start, stop),)
+    parts = [part.SerializeToString() for part in message.struct_arrays.fields]
+    return tuple(
+        msgspec.structs.replace(part, name=f"{message.field_name}[{part.name}]")
+        for part in (decode_field(serialized, 0, len(serialized)) for serialized in parts)
+    )
+
+
+def _struct_in(data: bytes, start: int, stop: int) -> Any:
+    """The message of a struct array; None for every other field."""
+    try:
+        found = walk.once(data, start, stop)
+        is_struct = _STRUCTS in found or _number(found.get(_TYPE)) == DataType.ARRAY_OF_STRUCT
+    except walk.UnusualError:
+        is_struct = True
+    if not is_struct:
+        return None
+    message = messages().FieldData.FromString(data[start:stop])
+    return message if message.HasField("struct_arrays") else None
+
+
 def decode_field(data: bytes, start: int, stop: int) -> IncomingField:
     """The `FieldData` message in data[start:stop]."""
     try:
@@ -102,7 +128,7 @@ def _decode(data: bytes, start: int, stop: int) -> IncomingField:
     if _STRUCTS in found:
         _expect_delimited(found[_STRUCTS])
         raise UnsupportedError(f"struct array field {name}")
-    if data_type in (DataType.ARRAY_OF_VECTOR, DataType.ARRAY_OF_STRUCT, DataType.STRUCT):
+    if data_type in (DataType.ARRAY_OF_STRUCT, DataType.STRUCT):
         raise UnsupportedError(f"struct array field {name}")
     valid = None
     if _VALID in found:
@@ -275,6 +301,8 @@ def _vectors(data: bytes, vectors: walk.Entry | None, name: str, data_type: Data
         raise walk.UnusualError("two kinds of vector data")
     member, _, _, start, stop = known[0]
     _expect_delimited(known[0])
+    if data_type is DataType.ARRAY_OF_VECTOR and member == _VECTOR_ARRAY:
+        return _vector_lists(messages().VectorArray.FromString(data[start:stop]), name), dimension
     if data_type is DataType.SPARSE_FLOAT_VECTOR and member == _SPARSE:
         sparse = messages().SparseFloatArray.FromString(data[start:stop])
         return pa.array(list(sparse.contents), pa.large_binary()), int(sparse.dim)
@@ -286,8 +314,21 @@ def _vectors(data: bytes, vectors: walk.Entry | None, name: str, data_type: Data
     return _dense(walk.fixed(data, start, stop, NUMPY_DTYPES[data_type]), dimension, name, data_type), dimension
 
 
+def _vector_lists(message: Any, name: str) -> Values:
+    """One `VectorField` per row into rows of float32 bytes."""
+    rows = message.data
+    if set(map(methodcaller("WhichOneof", "data"), rows)) - {None, "float_vector"}:
+        raise BadParameterError(f"the vectors of field {name} are not float vectors")
+    lists = list(map(attrgetter("float_vector.data"), rows))
+    offsets = np.zeros(len(lists) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)), out=offsets[1:])
+    floats = np.fromiter(chain.from_iterable(lists), "<f4", int(offsets[-1]))
+    buffers = [None, pa.py_buffer(offsets * floats.itemsize), pa.py_buffer(floats)]
+    return pa.Array.from_buffers(pa.large_binary(), len(lists), buffers)
+
+
 def _no_vectors(data_type: DataType, dimension: int) -> Values:
-    if data_type is DataType.SPARSE_FLOAT_VECTOR:
+    if data_type in (DataType.SPARSE_FLOAT_VECTOR, DataType.ARRAY_OF_VECTOR):
         return pa.array([], pa.large_binary())
     return np.empty((0, _width(data_type, dimension)), NUMPY_DTYPES[data_type])
 

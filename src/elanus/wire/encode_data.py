@@ -10,7 +10,7 @@ import numpy as np
 
 from elanus.model.requests import MutationReply, QueryReply, SearchReply
 from elanus.wire import pack
-from elanus.wire.encode_fields import encode_field, encode_keys
+from elanus.wire.encode_fields import encode_field, encode_fields, encode_keys
 
 _SUCCESS: Final = pack.chunk(1, b"")
 _CACHED_ROW_NUMBERS: Final = 1 << 14
@@ -38,8 +38,8 @@ def search(reply: SearchReply) -> bytes:
         pack.integer(1, len(counts)),
         pack.integer(2, int(counts.max()) if len(counts) else 0),
     ]
-    for field in reply.fields:
-        inner += pack.wrap(3, encode_field(field.field, field.column))
+    for parts in encode_fields(reply.fields):
+        inner += pack.wrap(3, parts)
     if len(reply.scores):
         inner += pack.wrap(4, [pack.raw(reply.scores, "<f4")])
         inner.append(pack.chunk(5, encode_keys(reply.keys)))
@@ -60,8 +60,8 @@ def search(reply: SearchReply) -> bytes:
 def query(reply: QueryReply) -> bytes:
     """`QueryResults`."""
     parts: list[pack.Part] = [_SUCCESS]
-    for field in reply.fields:
-        parts += pack.wrap(2, encode_field(field.field, field.column))
+    for field in encode_fields(reply.fields):
+        parts += pack.wrap(2, field)
     parts.append(pack.text(3, reply.collection))
     parts += [pack.chunk(4, name.encode()) for name in reply.output_fields]
     parts.append(pack.integer(5, reply.session_timestamp))

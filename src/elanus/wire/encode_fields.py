@@ -6,24 +6,29 @@ payloads are assembled with NumPy (`wire.pack`), small ones by protobuf, which i
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from elanus.base.errors import InvariantError
 from elanus.model.columns import NUMPY_DTYPES, Column, Values
+from elanus.model.requests import OutgoingField
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType
 from elanus.wire import pack
 from elanus.wire.messages import messages
+from elanus.wire.schemas import part_name
 
 _VECTORISED_FROM: Final = 512
 """Rows of strings or documents from which NumPy beats protobuf's list of objects."""
 _ARRAYS_VECTORISED_FROM: Final = 64
 """Rows of arrays from which NumPy beats protobuf's messages, one per row."""
-_SCALARS, _VECTORS, _VALID = 3, 4, 7
+_SCALARS, _VECTORS, _VALID, _STRUCTS = 3, 4, 7, 8
+_VECTOR_ARRAY = 8
 _SCALAR_MEMBERS: Final = {
     DataType.BOOL: 1,
     DataType.INT8: 2,
@@ -59,6 +64,21 @@ _ELEMENT_NAMES: Final = {
 }
 _FIXED: Final = {DataType.FLOAT: "<f4", DataType.DOUBLE: "<f8"}
 _FLOAT_VECTOR, _SPARSE = 2, 6
+
+
+def encode_fields(fields: Sequence[OutgoingField]) -> Iterator[list[pack.Part]]:
+    """The `FieldData` messages of a result: the parts of a struct array become one."""
+    structs: dict[str, list[pack.Part]] = {}
+    for one in fields:
+        struct = one.field.struct_name
+        if not struct:
+            yield encode_field(one.field, one.column)
+            continue
+        part = msgspec.structs.replace(one.field, name=part_name(one.field))
+        structs.setdefault(struct, []).extend(pack.wrap(1, encode_field(part, one.column)))
+    for struct, parts in structs.items():
+        head = pack.integer(1, int(DataType.ARRAY_OF_STRUCT)) + pack.text(2, struct)
+        yield [head, *pack.wrap(_STRUCTS, parts)]
 
 
 def encode_field(field: FieldSchema, column: Column) -> list[pack.Part]:
@@ -170,6 +190,17 @@ def _only_valid(column: Column) -> Values:
     return column.take(np.flatnonzero(column.valid)).values
 
 
+def _vector_lists(field: FieldSchema, values: pa.Array) -> bytes:
+    """A `VectorArray` message: one `VectorField` per row."""
+    lengths, data = _row_bytes(values)
+    content, lengths = pack.delimited(1, lengths, data)
+    content, lengths = pack.delimited(_FLOAT_VECTOR, lengths, content)
+    head = np.frombuffer(pack.integer(1, field.dimension), np.uint8)
+    content, lengths = pack.prefixed(head, lengths, content)
+    content, _ = pack.delimited(2, lengths, content)
+    return pack.integer(1, field.dimension) + content.tobytes() + pack.integer(3, int(DataType.FLOAT_VECTOR))
+
+
 def _vectors(field: FieldSchema, values: Values) -> list[pack.Part]:
     """A `VectorField` message."""
     kind = field.data_type
@@ -178,6 +209,8 @@ def _vectors(field: FieldSchema, values: Values) -> list[pack.Part]:
         width = int(data.view("<u4")[::2].max()) + 1 if len(data) else 0
         sparse = _strings(values) + pack.integer(2, width)
         return [pack.integer(1, width), *pack.wrap(_SPARSE, [sparse])]
+    if kind is DataType.ARRAY_OF_VECTOR:
+        return [pack.integer(1, field.dimension), *pack.wrap(_VECTOR_ARRAY, [_vector_lists(field, values)])]
     if not isinstance(values, np.ndarray):
         raise InvariantError(f"a dense vector column of field {field.name} is not an array")
     head = pack.integer(1, field.dimension or values.shape[1])

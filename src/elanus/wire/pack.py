@@ -106,6 +106,21 @@ def delimited(number: int, lengths: Lengths, content: npt.NDArray[np.uint8]) -> 
     return out, row_lengths
 
 
+def prefixed(
+    head: npt.NDArray[np.uint8], lengths: Lengths, content: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.uint8], Lengths]:
+    """The same bytes put before each row; rows and lengths as in `delimited`."""
+    row_lengths = lengths + len(head)
+    out = np.empty(int(row_lengths.sum()), np.uint8)
+    starts = np.cumsum(row_lengths) - row_lengths
+    is_content = np.ones(len(out), np.bool_)
+    places = (starts[:, None] + np.arange(len(head))).reshape(-1)
+    out[places] = np.tile(head, len(lengths))
+    is_content[places] = False
+    out[is_content] = content
+    return out, row_lengths
+
+
 def group_lengths(lengths: Lengths, offsets: Lengths) -> Lengths:
     """Bytes of each list, where list i owns the elements offsets[i] to offsets[i + 1] of these byte lengths."""
     ends = np.concatenate(([0], np.cumsum(lengths)))

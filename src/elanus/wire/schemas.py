@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
 from google.protobuf.message import DecodeError
 
 from elanus.model.errors import BadParameterError, UnsupportedError
-from elanus.model.schema import CollectionSchema, FieldSchema, FunctionSchema
+from elanus.model.schema import CollectionSchema, FieldSchema, FunctionSchema, StructSchema
 from elanus.model.types import DataType
 from elanus.wire.decode_fields import data_type_of
 from elanus.wire.messages import messages
@@ -76,15 +77,23 @@ def decode_schema(data: bytes) -> CollectionSchema:
         message = messages().CollectionSchema.FromString(data)
     except DecodeError as error:
         raise BadParameterError("the schema is not a CollectionSchema") from error
-    if message.struct_array_fields:
-        raise UnsupportedError("struct array fields")
     if message.enable_namespace:
         raise UnsupportedError("namespaces")
     return CollectionSchema(
         name=message.name,
         description=message.description,
         enable_dynamic_field=message.enable_dynamic_field,
-        fields=tuple(decode_field_schema(field) for field in message.fields),
+        fields=tuple(decode_field_schema(field) for field in message.fields)
+        + tuple(_part(struct.name, part) for struct in message.struct_array_fields for part in struct.fields),
+        structs=tuple(
+            StructSchema(
+                field_id=0,
+                name=struct.name,
+                description=struct.description,
+                type_params=pairs(getattr(struct, "type_params", ())),
+            )
+            for struct in message.struct_array_fields
+        ),
         functions=tuple(decode_function(function) for function in message.functions),
     )
 
@@ -108,6 +117,11 @@ def decode_added_field(data: bytes) -> FieldSchema:
         return decode_field_schema(messages().FieldSchema.FromString(data))
     except DecodeError as error:
         raise BadParameterError("the field is not a FieldSchema") from error
+
+
+def _part(struct: str, message: Any) -> FieldSchema:
+    part = decode_field_schema(message)
+    return msgspec.structs.replace(part, name=f"{struct}[{part.name}]")
 
 
 def decode_field_schema(message: Any) -> FieldSchema:
@@ -155,8 +169,16 @@ def fill_schema(target: Any, schema: CollectionSchema, database: str) -> None:
     target.dbName = database
     target.version = schema.version
     for field in schema.fields:
-        if not field.is_dynamic:
+        if not field.is_dynamic and not field.struct_name:
             fill_field_schema(target.fields.add(), field)
+    for struct in schema.structs:
+        out = target.struct_array_fields.add(
+            fieldID=struct.field_id, name=struct.name, description=struct.description
+        )
+        set_pairs(out.type_params, struct.type_params)
+        for part in schema.fields_of(struct.name):
+            fill_field_schema(out.fields.add(), part)
+            out.fields[-1].name = part_name(part)
     ids = {field.name: field.field_id for field in schema.fields}
     for function in schema.functions:
         out = target.functions.add(
@@ -170,6 +192,11 @@ def fill_schema(target: Any, schema: CollectionSchema, database: str) -> None:
             output_field_ids=[ids[name] for name in function.output_field_names if name in ids],
         )
         set_pairs(out.params, function.params)
+
+
+def part_name(field: FieldSchema) -> str:
+    """The name of a struct array's part within it."""
+    return field.name[len(field.struct_name) + 1 : -1]
 
 
 def fill_field_schema(target: Any, field: FieldSchema) -> None:

@@ -30,11 +30,16 @@ def expanded(entry: CollectionEntry, wanted: Sequence[str], *, with_primary: boo
         if name == "*":
             for field in entry.schema.fields:
                 if not field.is_function_output:
-                    names[field.name] = None
+                    names[field.struct_name or field.name] = None
                     fields[field.name] = field
             continue
+        parts = entry.schema.fields_of(name)
+        if parts:
+            names[name] = None
+            fields |= {part.name: part for part in parts}
+            continue
         field = _resolved(entry, name)
-        names[_shown(name)] = None
+        names[field.struct_name or _shown(name)] = None
         fields[field.name] = field
     primary = entry.primary
     if with_primary and primary.name not in fields:

@@ -124,6 +124,8 @@ def _new_plan(entry: CollectionEntry, request: SearchRequest) -> SearchPlan:
         raise RequestError(f"field {field.name} is not loaded, please reload the collection")
     metric = _metric(params.get("metric_type") or str(engine.get("metric_type") or ""), index.metric_type)
     checked = validate_search(index.index_type, metric, engine, limit + offset)
+    if field.data_type is DataType.ARRAY_OF_VECTOR:
+        _check_vector_list(request, checked)
     grouping = grouping_of(entry, params)
     if grouping is not None:
         _check_grouped(field, params, engine, iterator)
@@ -155,6 +157,10 @@ def _check_grouped(
         raise BadParameterError("Not allowed to do groupBy when doing iteration")
     if "radius" in engine:
         raise BadParameterError("Not allowed to do range-search when doing search-group-by")
+    if field.data_type is DataType.ARRAY_OF_VECTOR:
+        raise BadParameterError(
+            f"group by search is not supported for vector array (embedding list) fields, fieldName:{field.name}"
+        )
     if field.data_type is DataType.BINARY_VECTOR:
         raise RequestError("not support search_group_by operation based on binary vector column")
 
@@ -255,6 +261,16 @@ def _is_token(token: str) -> bool:
     return len(token) <= 64 and token.replace("-", "").isalnum()
 
 
+def _check_vector_list(request: SearchRequest, params: Mapping[str, object]) -> None:
+    """What cannot be asked of lists of vectors."""
+    if "radius" in params:
+        raise RequestError("range search is not supported for vector array")
+    if request.ids is not None:
+        raise RequestError("array of vector is not supported for search by IDs")
+    if request.params.get("iterator", "").lower() == "true":
+        raise RequestError("search iterator is not supported for vector array")
+
+
 def _check_hints(hint: str) -> None:
     """How a filter is to be applied; the answer is the same."""
     if hint not in _HINTS:
@@ -320,6 +336,9 @@ def checked_queries(field: FieldSchema, request: SearchRequest) -> np.ndarray:
         queries = as_float16(queries) if kind is DataType.FLOAT16_VECTOR else as_bfloat16(queries)
     if kind is DataType.SPARSE_FLOAT_VECTOR:
         return _sparse_queries(field, queries)
+    if kind is DataType.ARRAY_OF_VECTOR:
+        _check_lists(field, queries)
+        return queries
     width = field.dimension // 8 if kind is DataType.BINARY_VECTOR else field.dimension
     if queries.ndim != 2 or queries.shape[1] != width:
         raise RequestError(
@@ -328,6 +347,17 @@ def checked_queries(field: FieldSchema, request: SearchRequest) -> np.ndarray:
         )
     check_finite_vectors(queries, kind)
     return queries
+
+
+def _check_lists(field: FieldSchema, queries: np.ndarray) -> None:
+    """Every query is whole vectors."""
+    floats = np.count_nonzero(~np.isnan(queries), axis=1)
+    broken = np.flatnonzero(floats % field.dimension)
+    if len(broken):
+        raise RequestError(
+            f"vector dimension mismatch, expected vector size(byte) {field.dimension * queries.dtype.itemsize}, "
+            f"actual {floats[broken[0]] * queries.dtype.itemsize}."
+        )
 
 
 def _sparse_queries(field: FieldSchema, queries: np.ndarray) -> np.ndarray:

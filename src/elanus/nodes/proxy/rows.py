@@ -19,6 +19,7 @@ from elanus.model.requests import IncomingField, InsertRequest
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType
 from elanus.nodes.proxy.entry import CollectionEntry
+from elanus.nodes.proxy.structs import check_lengths
 from elanus.nodes.proxy.values import check_dynamic_keys, checked_values, type_mismatch
 
 EMPTY_OBJECT: bytes = b"{}"
@@ -44,6 +45,7 @@ def sent_columns(entry: CollectionEntry, request: InsertRequest, *, is_upsert: b
         if field is None:
             raise RequestError(f"fieldName {name} not exist in collection schema")
         columns[name] = _checked(field, incoming, request.row_count, entry.timezone)
+    check_lengths(entry.fields, columns, [struct.name for struct in entry.schema.structs])
     if entry.dynamic is not None and entry.dynamic.name in columns:
         dynamic = columns[entry.dynamic.name]
         check_dynamic_keys(dynamic.values, frozenset(entry.fields))

@@ -30,6 +30,7 @@ from elanus.nodes.proxy.forms import TIMEZONE_PROPERTY, stored_default, with_sto
 from elanus.nodes.proxy.isolation import check_isolation
 from elanus.nodes.proxy.names import SYSTEM_FIELD_NAMES, check_collection_name, check_field_name
 from elanus.nodes.proxy.properties import check_collection_properties
+from elanus.nodes.proxy.structs import check_structs
 
 PARTITION_KEY_PARTITION_COUNT: Final = 16
 SERVED_TYPES: Final = frozenset(
@@ -52,6 +53,7 @@ SERVED_TYPES: Final = frozenset(
         DataType.BFLOAT16_VECTOR,
         DataType.SPARSE_FLOAT_VECTOR,
         DataType.INT8_VECTOR,
+        DataType.ARRAY_OF_VECTOR,
     }
 )
 ELEMENT_TYPES: Final = frozenset(
@@ -84,7 +86,8 @@ def checked_creation(request: CreateCollectionRequest, zone: str) -> CreateColle
     check_collection_properties(request.properties)
     check_isolation(request.properties, schema)
     _check_counts(schema)
-    _check_field_names(schema.fields)
+    _check_field_names([field for field in schema.fields if not field.struct_name])
+    check_structs(schema)
     _check_keys(schema)
     for field in schema.fields:
         _check_field(field, schema.name)
@@ -115,7 +118,11 @@ def numbered(schema: CollectionSchema) -> CollectionSchema:
                 is_dynamic=True,
             ),
         )
-    return msgspec.structs.replace(schema, fields=fields)
+    first = FIRST_USER_FIELD_ID + len(fields)
+    structs = tuple(
+        msgspec.structs.replace(struct, field_id=first + index) for index, struct in enumerate(schema.structs)
+    )
+    return msgspec.structs.replace(schema, fields=fields, structs=structs)
 
 
 def checked_added_field(schema: CollectionSchema, field: FieldSchema, zone: str) -> FieldSchema:
@@ -250,6 +257,8 @@ def _check_field(field: FieldSchema, collection: str) -> None:
         _check_max_length(field, collection)
     if kind is DataType.ARRAY:
         _check_array(field, collection)
+    if kind is DataType.ARRAY_OF_VECTOR:
+        _check_capacity(field, collection)
     if kind.is_vector:
         _check_vector(field)
     if field.default is not None:
@@ -284,6 +293,10 @@ def _check_array(field: FieldSchema, collection: str) -> None:
         raise RequestError(f"element type {field.element_type.label} is not supported")
     if field.element_type is DataType.VARCHAR:
         _check_max_length(field, collection)
+    _check_capacity(field, collection)
+
+
+def _check_capacity(field: FieldSchema, collection: str) -> None:
     if "max_capacity" not in field.type_params:
         raise BadParameterError(
             f"type param(max_capacity) should be specified for array field {field.name} of collection {collection}"

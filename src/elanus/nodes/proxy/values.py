@@ -27,6 +27,7 @@ Numbers = npt.NDArray[Any]
 _ANY_JSON: Final = msgspec.json.Decoder(msgspec.Raw)
 _JSON_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SPARSE_ENTRY: Final = np.dtype([("index", "<u4"), ("value", "<f4")])
+_FLOAT_BYTES: Final = 4
 _SPARSE_INDEX_END: Final = (1 << 32) - 1
 _ARRAY_WORDS: Final[Mapping[DataType, str]] = {
     DataType.BOOL: "bool",
@@ -66,6 +67,8 @@ def checked_values(field: FieldSchema, column: Column, zone: str = DEFAULT_TIMEZ
         return Column(_arrays(field, column), column.valid)
     if kind is DataType.SPARSE_FLOAT_VECTOR:
         return Column(_sparse(field, column), column.valid)
+    if kind is DataType.ARRAY_OF_VECTOR:
+        return Column(_vector_lists(field, column), column.valid)
     if kind.is_vector:
         return Column(_dense(field, column.values), column.valid)
     return Column(_numbers(field, column), column.valid)
@@ -324,6 +327,31 @@ def check_finite_vectors(values: Numbers, kind: DataType) -> None:
         wrong = (values & 0x7F80) == 0x7F80
         if wrong.any():
             refuse_number(float((values[wrong][:1].astype("<u4") << 16).view("<f4")[0]))
+
+
+def _vector_lists(field: FieldSchema, column: Column) -> pa.Array:
+    """Rows of float32 vectors, one after another."""
+    values = column.values
+    if not isinstance(values, pa.Array) or values.type != pa.large_binary():
+        type_mismatch(field)
+    width = field.dimension * _FLOAT_BYTES
+    lengths = np.asarray(pc.binary_length(values))
+    if (lengths % width).any():
+        raise BadParameterError(
+            f"the dim of field data({field.name}) is not equal to schema dim ({field.dimension})",
+            expected=field.dimension,
+            actual="another",
+        )
+    row = _first_above(lengths, field.max_capacity * width, column.valid)
+    if row >= 0:
+        raise BadParameterError(
+            f"the length ({lengths[row] // width}) of {row}th array exceeds max capacity ({field.max_capacity})",
+            expected="valid length array",
+            actual="array length exceeds max capacity",
+        )
+    offsets = np.frombuffer(values.buffers()[1], "<i8")[values.offset : values.offset + len(values) + 1]
+    check_finite(np.frombuffer(memoryview(values.buffers()[2] or b"")[offsets[0] : offsets[-1]], "<f4"))
+    return values
 
 
 def _sparse(field: FieldSchema, column: Column) -> pa.Array:

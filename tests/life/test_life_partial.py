@@ -13,6 +13,7 @@ def test_arrays_are_changed_in_place(client: MilvusClient) -> None:
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("v", DataType.FLOAT_VECTOR, dim=2)
     schema.add_field("tags", DataType.ARRAY, element_type=DataType.INT64, max_capacity=4, nullable=True)
+    schema.add_field("small", DataType.ARRAY, element_type=DataType.INT8, max_capacity=4, nullable=True)
     schema.add_field("name", DataType.VARCHAR, max_length=8, nullable=True)
     index = client.prepare_index_params()
     index.add_index("v", index_type="FLAT", metric_type="L2")
@@ -29,6 +30,8 @@ def test_arrays_are_changed_in_place(client: MilvusClient) -> None:
     rows = client.query("arrays", filter="id >= 0", output_fields=["tags", "name"])
     assert {row["id"]: row["tags"] for row in rows} == {**{key: [key, 1] for key in range(8)}, 8: [1]}
     assert {row["name"] for row in rows} == {"n", None}
+    client.upsert("arrays", [{"id": 1, "small": [5]}], field_ops={"small": FieldOp.array_append()})
+    assert client.get("arrays", ids=[1], output_fields=["small"])[0]["small"] == [5]
     with pytest.raises(MilvusException, match="array length 5 exceeds max_capacity 4"):
         client.upsert(
             "arrays",

@@ -22,6 +22,9 @@ from elanus.nodes.proxy.entry import CollectionEntry
 
 _LABELS: Final = {FieldOperation.APPEND: "ARRAY_APPEND", FieldOperation.REMOVE: "ARRAY_REMOVE"}
 
+_NARROW: Final = frozenset((DataType.INT8, DataType.INT16, DataType.INT32))
+"""Element types that the wire does not tell apart; their ranges are checked with the values."""
+
 
 def checked_operations(entry: CollectionEntry, request: InsertRequest) -> Mapping[str, FieldOperation]:
     """The operations by field name, those that only replace left out."""
@@ -54,7 +57,8 @@ def _check_payload(field: FieldSchema, operation: FieldOperation, sent: Incoming
     values = sent.column.values
     if not isinstance(values, pa.Array) or not pa.types.is_large_list(values.type):
         return  # refused with the other columns
-    if sent.element_type is not field.element_type and len(values.flatten()):
+    narrow = {sent.element_type, field.element_type} <= _NARROW
+    if sent.element_type is not field.element_type and not narrow and len(values.flatten()):
         raise BadParameterError(
             f'field "{field.name}" expects element type {field.element_type.label} '
             f"but request provides {sent.element_type.label}"

@@ -85,6 +85,8 @@ REJECTED = [
     ("b", "predicate is not a boolean expression: b, data type: Bool"),
     ("true", "predicate is not a boolean expression: true, data type: Bool"),
     ("1 + 1", "predicate is not a boolean expression"),
+    ("1 - undeclared", "predicate is not a boolean expression: 1 - undeclared, data type: Int64"),
+    ("i64 in not [1, 2]", "not can only apply on boolean"),
     ("not i64 == 1", "not op can only be applied on boolean expression"),
     ("not i64 in [1]", "not op can only be applied on boolean expression"),
     ("true and i64 == 1", "'and' can only be used between boolean expressions"),

@@ -167,6 +167,8 @@ class _Binder:
     def _not(self, term: Term) -> Term:
         if isinstance(term, Constant) and isinstance(term.value, bool):
             return Constant(not term.value)
+        if isinstance(term, Constant):
+            raise FilterError("not can only apply on boolean")
         if not isinstance(term, Predicate):
             raise FilterError("not op can only be applied on boolean expression")
         if term.sample is not None or term.tree is None:

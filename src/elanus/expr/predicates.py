@@ -53,6 +53,8 @@ def compare(left: Term, symbol: str, right: Term, text: str) -> Term:
             return Predicate(_compare_time(left, symbol, microseconds))
         case Operand(), Constant(value):
             return Predicate(_compare_constant(left, symbol, value, names))
+        case (ArithmeticTerm(is_reversed=True), _) | (_, ArithmeticTerm(is_reversed=True)):
+            raise FilterError("module field is not yet supported")
         case ArithmeticTerm(operand, arithmetic, constant), Constant(value):
             target = cast_number(value, operand.value_type, names)
             return Predicate(Arithmetic(operand, arithmetic, constant, symbol, target))
@@ -152,7 +154,7 @@ def arithmetic(left: Term, symbol: str, right: Term, text: str) -> Term:
     if isinstance(left, Constant) and isinstance(right, Operand):
         _check_arithmetic(right, left.value, name)
         if symbol not in "+*":
-            raise FilterError("module field is not yet supported")
+            return ArithmeticTerm(right, symbol, left.value, is_reversed=True)
         left, right = right, left
     if not isinstance(left, Operand) or not isinstance(right, Constant):
         raise FilterError(f"'{name}' can only be used between integer or floating or json field expressions")

@@ -30,11 +30,12 @@ class Constant(msgspec.Struct, frozen=True):
 
 
 class ArithmeticTerm(msgspec.Struct, frozen=True):
-    """`operand symbol constant`."""
+    """`operand symbol constant`; `is_reversed` for `constant symbol operand`, which nothing can be made of."""
 
     operand: Operand
     symbol: str
     constant: Any
+    is_reversed: bool = False
 
 
 class LengthTerm(msgspec.Struct, frozen=True):
@@ -79,8 +80,8 @@ def label(term: Term) -> str:
             return type_of(value).label
         case Operand():
             return term.value_type.label
-        case ArithmeticTerm(operand):
-            return operand.value_type.label
+        case ArithmeticTerm(operand, _, constant):
+            return type_of(constant).label if operand.value_type is DataType.JSON else operand.value_type.label
         case LengthTerm():
             return DataType.INT64.label
         case TimeTerm() | IntervalTerm() | ShiftedTerm():

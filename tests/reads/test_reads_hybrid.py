@@ -226,6 +226,7 @@ def test_models_are_checked_and_refused(client: MilvusClient, rows: Rows) -> Non
 
     refused("unknown rerank model provider:nobody", provider="nobody")
     refused("is not a valid http/https link", endpoint="ftp://x")
+    refused("is not a valid http/https link", endpoint=None)
     refused("rerank function lost params queries", queries=None)
     refused("nq must equal to queries size, but got nq \\[2\\], queries size \\[1\\]", queries=["a"])
     refused("service unimplemented")

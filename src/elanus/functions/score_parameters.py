@@ -23,6 +23,8 @@ RERANK_FUNCTION_TYPE: Final = 3
 _TYPE_NAMES: Final = {0: "Unknown", 1: "BM25", 2: "TextEmbedding", 3: "Rerank"}
 _K_MAX: Final = 16384
 _PROVIDERS: Final = frozenset(("vllm", "tei", "siliconflow", "cohere", "voyageai", "ali", "zilliz"))
+_SELF_HOSTED: Final = frozenset(("vllm", "tei"))
+"""Providers that have no address of their own."""
 _SHAPES: Final = ("gauss", "linear", "exp")
 _TRUTHS: Final = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
@@ -241,7 +243,7 @@ def _refuse_model(function: FunctionSchema, inputs: Sequence[FieldSchema], query
         raise RequestError("lost rerank params:provider ")
     if named.lower() not in _PROVIDERS:
         raise RequestError(f"unknown rerank model provider:{named}")
-    endpoint = params.get("endpoint")
+    endpoint = params.get("endpoint", "" if named.lower() in _SELF_HOSTED else None)
     if endpoint is not None and not endpoint.startswith(("http://", "https://")):
         raise RequestError(f"endpoint: [{endpoint}] is not a valid http/https link")
     _check_batch(params.get("max_client_batch_size", "1"))

@@ -1,6 +1,6 @@
 """Making sealed rows: a partition's rows out of growing segments (flush), or out of sealed ones (compaction).
 
-Rows come out sorted by key, equal keys in the order of their timestamps. A row deleted at or before `purge_before`, or
+Rows come out sorted by key, equal keys in the order of the parts. A row deleted at or before `purge_before`, or
 older than `expire_before`, is left out: no read that is still allowed can see it. All other deletes stay as marks.
 """
 

@@ -227,6 +227,7 @@ def chaos(seed: int) -> None:
     run(scenario, options, seed=seed, parts=Flaky(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_nothing_acknowledged_is_lost_doubled_or_revived(seed: int) -> None:
     chaos(seed)

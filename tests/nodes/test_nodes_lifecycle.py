@@ -71,6 +71,7 @@ def test_everything_acknowledged_is_there_after_a_restart(composed: Any, how: st
     composed(scenario)
 
 
+@pytest.mark.slow
 def test_a_restart_during_each_step_of_a_flush(composed: Any) -> None:
     async def scenario(world: World) -> None:
         client = Client(world)
@@ -93,6 +94,7 @@ def test_a_restart_during_each_step_of_a_flush(composed: Any) -> None:
     composed(scenario)
 
 
+@pytest.mark.slow
 def test_the_log_is_let_go_after_sealing(composed: Any) -> None:
     async def scenario(world: World) -> None:
         first, second = Client(world), Client(world, "d")
@@ -382,6 +384,7 @@ def test_an_index_is_exchanged_on_a_released_collection(composed: Any) -> None:
     composed(scenario)
 
 
+@pytest.mark.slow
 def test_writers_and_readers_at_once(composed: Any) -> None:
     """Rows that are there are found at every moment, while others come, go and are sealed."""
 

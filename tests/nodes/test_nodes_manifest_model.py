@@ -25,12 +25,14 @@ model = load()
 RULES = [rule.name for rule in fields(model.Rules)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_left_out_breaks_something(rule: str) -> None:
     _, broken, steps = model.explore(model.without(rule), model.TIGHT)
     assert broken and len(steps) >= 3
 
 
+@pytest.mark.slow
 def test_all_rules_together_hold() -> None:
     count, broken, steps = model.explore(model.Rules(), model.TIGHT)
     assert (broken, steps) == ("", []) and count > 10_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from node_calls import Client, at, python_values, row, run
@@ -149,6 +150,7 @@ class Player:
             await self.compare()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS, codec=st.booleans(), seed=st.integers(0, 1000))
 def test_any_sequence_of_steps_equals_the_model(steps: list[Any], codec: bool, seed: int) -> None:

@@ -378,6 +378,7 @@ class Unsynced(Parts):
         return FileLog(Doors(doors.clock, doors.random, doors.tasks, doors.compute, lying), f"{folder}/wal")
 
 
+@pytest.mark.slow
 def test_the_scenarios_hold_when_nothing_is_broken() -> None:
     for scenario in (
         sealed_and_reopened,

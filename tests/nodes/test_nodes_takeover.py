@@ -109,6 +109,7 @@ async def _alias(client: Client) -> None:
     await client.proxy.create_alias(AliasRequest(collection="c", alias="a"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [_create, _drop, _create_partition, _drop_partition, _alias])
 def test_ddl_killed_at_any_step_is_carried_to_its_end_or_never_was(change: Callable[[Client], Awaitable[None]]) -> None:
     """Killed after ever more steps of the loop, from the first to long after the answer."""
@@ -171,6 +172,7 @@ def test_a_collection_killed_while_its_index_is_built_gets_it_later() -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [_create, _drop, _create_partition, _drop_partition, _alias])
 def test_ddl_whose_caller_goes_away_is_carried_to_its_end(change: Callable[[Client], Awaitable[None]]) -> None:
     for steps in range(1, 80, 8):

@@ -43,7 +43,7 @@ test: $(READY) ## All tests that need neither root nor installed packages: under
 	@$(PY) -m pytest -n auto --dist loadscope -m "not drill"
 
 ci: lint types ## What `make test` leaves out: checks, drills, bare machine, wheel: under an hour
-	@$(PY) -m pytest -m drill
+	@CI=1 $(PY) -m pytest -m drill
 	@$(PY) tools/check_wheel.py
 	@sh tools/check_bare_root.sh
 

@@ -220,6 +220,11 @@ class Background:
         self, collection: Collection, manifest: Manifest, inputs: tuple[SegmentEntry, ...], compaction_id: int
     ) -> None:
         job = self._compactions.get(compaction_id)
+        if any(manifest.segment(entry.segment_id) is None for entry in inputs):
+            # Something else has replaced them since they were planned: what was asked for is done.
+            if job is not None:
+                job.completed += 1
+            return
         try:
             output = await self._compact(collection, manifest, inputs)
         except ElanusError:

@@ -55,7 +55,13 @@ class CollectionNotFoundError(_NamedError):
 
     code = 100
     template = "collection not found"
-    keys = ("database", "collection")
+    keys: ClassVar[tuple[str, ...]] = ("database", "collection")
+
+
+class AliasedCollectionNotFoundError(CollectionNotFoundError):
+    """100, as told of the collection that an alias should go to."""
+
+    keys = ("collection",)
 
 
 class CollectionNotLoadedError(_NamedError):

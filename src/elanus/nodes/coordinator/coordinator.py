@@ -14,6 +14,7 @@ from elanus.meta.records import Alias, Collection, Database
 from elanus.meta.store import Transaction
 from elanus.model.channel import vchannel_name
 from elanus.model.errors import (
+    AliasedCollectionNotFoundError,
     AliasExistsError,
     AliasNameConflictError,
     AliasNotFoundError,
@@ -357,6 +358,11 @@ class Coordinator:
     async def alter_alias(self, request: AliasRequest) -> None:
         async with self._ddl:
             catalog = self._leader.catalog
+            database = catalog.database(request.database).record
+            if catalog.is_name(database.database_id, request.alias):
+                raise AliasNameConflictError(database.name, request.alias)
+            if catalog.find(database.database_id, request.collection) is None:
+                raise AliasedCollectionNotFoundError(request.collection)
             record = catalog.collection(request).record
             old = catalog.alias(request.database, request.alias)
             await self._run(replace(old, msgspec.structs.replace(old.record, collection_id=record.collection_id)))

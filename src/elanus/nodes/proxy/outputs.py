@@ -28,7 +28,8 @@ def expanded(entry: CollectionEntry, wanted: Sequence[str], *, with_primary: boo
     fields: dict[str, FieldSchema] = {}
     for name in wanted:
         if name == "*":
-            for field in entry.schema.fields:
+            # By age: clients let a field added later win over a dynamic key of its name.
+            for field in sorted(entry.schema.fields, key=lambda one: one.field_id):
                 if not field.is_function_output:
                     names[field.struct_name or field.name] = None
                     fields[field.name] = field

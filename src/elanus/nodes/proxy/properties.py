@@ -106,9 +106,17 @@ def check_while_loaded(request: AlterPropertiesRequest, entry: CollectionEntry) 
                 entry.name, prefix="can't alter index on loaded collection, please release the collection first"
             )
     touched = (*request.properties, *request.delete_keys)
-    if entry.is_loaded and any(key in _HELD_KEYS or key.startswith("warmup") for key in touched):
-        verb = "delete" if request.delete_keys else "alter"
-        raise CollectionLoadedError(entry.name, prefix=f"can not {verb} mmap properties if collection loaded")
+    held = [key for key in touched if key in _HELD_KEYS or key.startswith("warmup")]
+    if entry.is_loaded and held:
+        raise CollectionLoadedError(entry.name, prefix=f"can not {_holding(request, held[0])} if collection loaded")
+
+
+def _holding(request: AlterPropertiesRequest, key: str) -> str:
+    if request.field:
+        return "alter collection field properties"
+    if request.delete_keys and key != "mmap.enabled":
+        return f"delete {key} properties"
+    return f"{'delete' if request.delete_keys else 'alter'} mmap properties"
 
 
 def _check_index_keys(request: AlterPropertiesRequest) -> None:

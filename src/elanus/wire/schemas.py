@@ -132,7 +132,7 @@ def decode_field_schema(message: Any) -> FieldSchema:
         name=message.name,
         data_type=data_type,
         description=message.description,
-        element_type=data_type_of(message.element_type),
+        element_type=_element_type(message.element_type),
         is_primary=message.is_primary_key,
         auto_id=message.autoID,
         nullable=message.nullable,
@@ -143,6 +143,13 @@ def decode_field_schema(message: Any) -> FieldSchema:
         is_function_output=message.is_function_output,
         type_params=pairs(message.type_params),
     )
+
+
+def _element_type(number: int) -> DataType:
+    try:
+        return data_type_of(number)
+    except BadParameterError:
+        raise BadParameterError(f"element type {number} is not supported") from None
 
 
 def _default(message: Any, data_type: DataType) -> Any:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from elanus.model import requests as r
 from elanus.model.columns import Column
 from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
+from elanus.model.requests import FieldOperation
 from elanus.model.schema import CollectionSchema, FieldSchema, FunctionSchema
 from elanus.model.timestamp import compose
 from elanus.model.types import ConsistencyLevel, DataType
@@ -71,9 +72,11 @@ def test_upsert_request() -> None:
     request = decode_data.upsert(message.SerializeToString(), "fallback")
     assert request.partial_update
     assert request.database == "d"
+    message = messages().UpsertRequest(collection_name="c", num_rows=0)
     message.field_ops.add(field_name="tags", op=1)
-    with pytest.raises(UnsupportedError):
-        decode_data.upsert(message.SerializeToString(), "")
+    request = decode_data.upsert(message.SerializeToString(), "")
+    assert request.partial_update
+    assert request.operations == (("tags", FieldOperation.APPEND),)
 
 
 def test_delete_request_with_templates() -> None:

@@ -307,6 +307,18 @@ CALLS: dict[str, tuple[Callable[[Bench], Any], str, int]] = {
         "json index must specify cast type",
         1100,
     ),
+    "index path": (
+        lambda bench: bench.proxy.create_index(
+            CreateIndexRequest(
+                collection="c",
+                field="x",
+                index_name="i",
+                params={"index_type": "INVERTED", "json_cast_type": "DOUBLE", "json_path": "/"},
+            )
+        ),
+        "cannot parse identifier: /",
+        65535,
+    ),
     "index name": (
         lambda bench: bench.proxy.create_index(CreateIndexRequest(collection="c", field="rank", index_name="1-")),
         "Invalid index name: 1-.",

@@ -31,7 +31,8 @@ def checked_index(entry: CollectionEntry, request: CreateIndexRequest) -> Create
         raise BadParameterError(error.message, expected="valid index params", actual="invalid index params") from None
     if field.data_type.is_vector:
         check_isolated_index(entry, params.get("index_type", ""))
-    name = request.index_name or _default_name(entry, field, path_in(params, request.field))
+    path = path_in(params, request.field)
+    name = request.index_name or _default_name(entry, field, path)
     return msgspec.structs.replace(request, index_name=name, params=params)
 
 

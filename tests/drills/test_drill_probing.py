@@ -171,7 +171,7 @@ def report(churn: Churn, told: list[dict[str, Any]], server: DrillServer) -> Non
         f"beside them {dict(churn.done)}; server {dict(events)}; {len(faults)} faults"
     )
     faults += [line for line in said.splitlines() if "failed" in line or "Error" in line]
-    for fault in sorted(faults, key=lambda text: "failed" not in text)[:20]:
+    for fault in sorted(faults, key=lambda text: ("task.failed" not in text, "failed" not in text))[:20]:
         print("-", fault)
 
 

@@ -135,7 +135,7 @@ def main(uri: str) -> None:
         assert error.code == 10, error
     every_type(client)
     client.close()
-    print("OK", pymilvus.__version__)  # noqa: T201
+    print("OK", pymilvus.__version__)
 
 
 def every_type(client: MilvusClient) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import elanus
 from elanus.app import settings
 from elanus.app.demo import demonstrate
-from elanus.app.serve import Companion, Running, forever, is_loopback, run
+from elanus.app.serve import Companion, Running, forever, is_loopback, leave, run
 from elanus.app.settings import Settings, SettingsError
 from elanus.app.standalone import Standalone
 from elanus.base.errors import ElanusError, InUseError
@@ -131,7 +131,12 @@ def _serve(given: argparse.Namespace) -> None:
             f"elanus: warning: {chosen.server.host} can be reached from other machines, and nothing controls access: "
             "whoever reaches the port can read and delete everything\n"
         )
-    run(Standalone.start, chosen, Companion(lambda running: _announce(chosen, running), forever))
+    try:
+        run(Standalone.start, chosen, Companion(lambda running: _announce(chosen, running), forever))
+    except ElanusError as error:
+        sys.stderr.write(f"elanus: {error.message}\n")
+        leave(EXIT_IN_USE if isinstance(error, InUseError) else EXIT_FAILED)
+    leave(0)
 
 
 def _announce(chosen: Settings, running: Running) -> None:

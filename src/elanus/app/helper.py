@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator
 
 from elanus.app import settings
 from elanus.app.embedded import BUSY, GREETING, PRESENCE_SOCKET, READY, REFUSED, SERVER_SOCKET
-from elanus.app.serve import Companion, Running, run
+from elanus.app.serve import Companion, Running, leave, run
 from elanus.app.settings import Settings
 from elanus.app.standalone import Standalone
 from elanus.base.errors import ElanusError, InUseError
@@ -51,6 +51,7 @@ def main(data: str, runtime: str) -> None:
         _say(f"{REFUSED}{error.message}")
     finally:
         lock.release()
+    leave(0)
 
 
 def _run(data: str, runtime: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,8 +14,6 @@ from elanus.model.errors import RequestError
 from elanus.model.reads import Grouping
 from elanus.model.types import DataType
 from elanus.segment.reader import Reader
-
-_TRUTH_TEXTS: Final = pa.array(["false", "true"], pa.large_string())
 
 
 def group_values(reader: Reader, grouping: Grouping, rows: Rows) -> Column:
@@ -46,8 +42,9 @@ def _numbers(integers: npt.NDArray[np.int64], valid: npt.NDArray[np.bool_], data
 def _texts(found: shred.Shred) -> Column:
     """Any scalar as text: strings as they are, numbers and truth values as JSON writes them."""
     kinds = found.kinds
+    truths = pa.array(["false", "true"], pa.large_string())
     texts = pc.if_else(pa.array(kinds == shred.STRING), found.strings, pa.scalar("", pa.large_string()))
-    texts = pc.if_else(pa.array(kinds == shred.BOOL), _TRUTH_TEXTS.take(pa.array(found.integers & 1)), texts)
+    texts = pc.if_else(pa.array(kinds == shred.BOOL), truths.take(pa.array(found.integers & 1)), texts)
     texts = pc.if_else(pa.array(kinds == shred.INTEGER), pa.array(found.integers).cast(pa.large_string()), texts)
     texts = pc.if_else(pa.array(kinds == shred.FLOAT), pa.array(found.numbers).cast(pa.large_string()), texts)
     if found.lists is not None:

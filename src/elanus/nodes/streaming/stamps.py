@@ -20,6 +20,7 @@ class Stamps:
         self._coordinator = coordinator
         self._last = 0
         self._window = Range(0, 0)
+        self._clock_limit = 0
 
     @property
     def last(self) -> int:
@@ -36,16 +37,24 @@ class Stamps:
 
     async def reserve(self, count: int) -> None:
         """Make sure `count` timestamps can be drawn now; asks the coordinator when the window has run out."""
-        if self._next() + count < self._window.end:
-            return
-        self._window = await self._coordinator.allocate_timestamps()
-        check(self._next() + count < self._window.end, "timestamp window ends below the channel's floor")
+        if self._soonest(self._clock_timestamp()) + count >= self._window.end:
+            self._window = await self._coordinator.allocate_timestamps()
+            check(
+                self._soonest(self._clock_timestamp()) + count < self._window.end,
+                "timestamp window ends below the channel's floor",
+            )
+        self._clock_limit = self._window.end - count
 
     def draw(self) -> int:
-        """The next timestamp; `reserve` came before."""
-        self._last = self._next()
-        check(self._last < self._window.end, "timestamp drawn outside the granted window")
+        """The next timestamp; `reserve` came before. The clock goes on between the two, perhaps out of the window: then
+        it is not followed, and the next number is taken."""
+        now = self._clock_timestamp()
+        self._last = self._soonest(now if now < self._clock_limit else 0)
+        check(self._last < self._window.end, "more timestamps drawn than reserved")
         return self._last
 
-    def _next(self) -> int:
-        return max(self._last + 1, compose(self._clock.now_ms()), self._window.first)
+    def _clock_timestamp(self) -> int:
+        return compose(self._clock.now_ms())
+
+    def _soonest(self, at_least: int) -> int:
+        return max(self._last + 1, self._window.first, at_least)

@@ -74,9 +74,7 @@ async def loading_progress(frontend: Frontend, request: PartitionsRequest) -> in
 
 async def has_partition(frontend: Frontend, request: PartitionRequest) -> bool:
     """Whether the collection, which must exist, has the partition."""
-    named = PartitionsRequest(
-        database=request.database, collection=request.collection, partitions=(request.partition,)
-    )
+    named = PartitionsRequest(database=request.database, collection=request.collection, partitions=(request.partition,))
     try:
         return bool(await frontend.list_partitions(named))
     except PartitionNotFoundError:

@@ -179,9 +179,7 @@ def fill_schema(target: Any, schema: CollectionSchema, database: str) -> None:
         if not field.is_dynamic and not field.struct_name:
             fill_field_schema(target.fields.add(), field)
     for struct in schema.structs:
-        out = target.struct_array_fields.add(
-            fieldID=struct.field_id, name=struct.name, description=struct.description
-        )
+        out = target.struct_array_fields.add(fieldID=struct.field_id, name=struct.name, description=struct.description)
         set_pairs(out.type_params, struct.type_params)
         for part in schema.fields_of(struct.name):
             fill_field_schema(out.fields.add(), part)

@@ -126,7 +126,12 @@ class StreamingNode:
         return _Owned(channel, Delegator(doors.clock, channel, evidence, self._nodes, self._execution))
 
     async def _current_term(self, pchannel: str) -> int:
+        """The term under which somebody may have acknowledged. A higher one that was given to this very node is still
+        being opened here: nobody has acknowledged under it, and reads go on, on a full disk for instance."""
         stored = await fetch(self._storage.meta, Pchannel, owner_key(pchannel))
+        owned = self._channels.get(pchannel)
+        if stored is not None and owned is not None and stored.record.owner == self.node_id:
+            return owned.channel.term
         return 0 if stored is None else stored.record.term
 
     async def _open(self, owned: _Owned, term: int) -> None:

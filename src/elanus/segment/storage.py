@@ -9,10 +9,11 @@ from elanus.base.doors import Doors
 from elanus.model.channel import Position
 from elanus.model.columns import Column
 from elanus.model.schema import CollectionSchema
-from elanus.model.segment import SegmentEntry
+from elanus.model.segment import Manifest, SegmentEntry
 from elanus.objects import paths
-from elanus.objects.checksums import map_verified, write_file
+from elanus.objects.checksums import map_verified, read_verified, write_file
 from elanus.objects.store import ObjectStore
+from elanus.segment.deletes import decode_deletes
 from elanus.segment.files import ScalarFile, SegmentData, encode_segment, open_vectors
 from elanus.segment.sealed import SealedSegment
 
@@ -67,3 +68,12 @@ def _open(
     entry: SegmentEntry, schema: CollectionSchema, scalars: memoryview, vectors: Mapping[int, Column]
 ) -> SealedSegment:
     return SealedSegment(entry, schema, ScalarFile(scalars, entry.scalars.key), vectors)
+
+
+async def fold_deletes(doors: Doors, objects: ObjectStore, segment: SealedSegment, manifest: Manifest) -> None:
+    """Apply every delete that the manifest holds and the segment lacks. CorruptedError; ObjectNotFoundError."""
+    for file in manifest.deletes:
+        if file.through > segment.deletes_through:
+            data = await read_verified(doors, objects, file.file)
+            segment.apply_deletes(decode_deletes(data, file.file.key), file.through)
+    segment.deletes_through = max(segment.deletes_through, manifest.flushed_through)

@@ -204,12 +204,6 @@ def load_state(leader: Leader, request: PartitionsRequest) -> LoadState:
     return LoadState(3 if percentage == 100 else 2, percentage)
 
 
-def require_loaded(leader: Leader, record: Collection) -> None:
-    """Refuse what needs a loaded collection."""
-    if leader.catalog.loads.get(record.collection_id) is None:
-        raise CollectionNotLoadedError(record.name)
-
-
 # --- indexes --------------------------------------------------------------------------------------------------------
 def index_name(record: Collection, field: FieldSchema) -> str:
     """The name of an index that was given none: the one the field's index already has, else the field's."""

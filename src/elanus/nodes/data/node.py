@@ -20,13 +20,12 @@ from elanus.model.columns import Column
 from elanus.model.segment import IndexFile, SegmentEntry
 from elanus.nodes.contracts import BuildTask, CompactTask
 from elanus.objects import paths
-from elanus.objects.checksums import map_verified, read_verified, write_file
+from elanus.objects.checksums import map_verified, write_file
 from elanus.objects.store import ObjectStore
-from elanus.segment.deletes import decode_deletes
 from elanus.segment.files import open_vectors
 from elanus.segment.merge import merged_rows
 from elanus.segment.sealed import SealedSegment
-from elanus.segment.storage import SegmentPlace, open_segment, write_segment
+from elanus.segment.storage import SegmentPlace, fold_deletes, open_segment, write_segment
 
 
 class DataNode:
@@ -85,11 +84,7 @@ class DataNode:
         check(entry is not None, f"segment {segment_id} is not in the task's manifest")
         assert entry is not None
         segment = await open_segment(self._doors, self._objects, entry, task.schema)
-        for file in task.manifest.deletes:
-            if file.through > segment.deletes_through:
-                data = await read_verified(self._doors, self._objects, file.file)
-                segment.apply_deletes(decode_deletes(data, file.file.key), file.through)
-        segment.deletes_through = max(segment.deletes_through, task.manifest.flushed_through)
+        await fold_deletes(self._doors, self._objects, segment, task.manifest)
         return segment
 
 

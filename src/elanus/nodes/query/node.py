@@ -22,13 +22,13 @@ from elanus.model.errors import DeletesBehindError, SegmentNotFoundError
 from elanus.model.reads import Found, Hits
 from elanus.model.segment import IndexFile, Manifest, SegmentEntry
 from elanus.nodes.contracts import DeleteRange, NodeStatus, SegmentLoad, SegmentRead
-from elanus.objects.checksums import map_verified, read_verified
+from elanus.objects.checksums import map_verified
 from elanus.objects.store import ObjectStore
 from elanus.search.execute import Execution
-from elanus.segment.deletes import Deletes, decode_deletes
+from elanus.segment.deletes import Deletes
 from elanus.segment.reader import Visibility
 from elanus.segment.sealed import SealedSegment
-from elanus.segment.storage import open_segment
+from elanus.segment.storage import fold_deletes, open_segment
 
 
 class QueryNode:
@@ -74,11 +74,7 @@ class QueryNode:
         return load_index(await map_verified(self._doors, self._objects, file.file))
 
     async def _fold_deletes(self, segment: SealedSegment, manifest: Manifest) -> None:
-        for file in manifest.deletes:
-            if file.through > segment.deletes_through:
-                data = await read_verified(self._doors, self._objects, file.file)
-                segment.apply_deletes(decode_deletes(data, file.file.key), file.through)
-        segment.deletes_through = max(segment.deletes_through, manifest.flushed_through)
+        await fold_deletes(self._doors, self._objects, segment, manifest)
 
     async def release(self, segment_ids: tuple[int, ...]) -> None:
         for segment_id in segment_ids:

@@ -43,11 +43,11 @@ class LoopTasks:
 
     def __init__(self, on_failure: OnFailure) -> None:
         self._on_failure = on_failure
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: dict[asyncio.Task[Any], None] = {}  # in the order of their start
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> Job:
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        self._running.add(task)
+        self._running[task] = None
         task.add_done_callback(self._ended)
         return LoopJob(task)
 
@@ -67,7 +67,7 @@ class LoopTasks:
             await asyncio.wait(others)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._on_failure(task.get_name(), error)

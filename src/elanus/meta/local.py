@@ -86,7 +86,7 @@ class LocalMetaStore:
         self._journal = journal
         self._lock = asyncio.Lock()
         self._waiting = 0
-        self._watchers: set[asyncio.Future[None]] = set()
+        self._watchers: dict[asyncio.Future[None], None] = {}
         self._leases: dict[int, _Lease] = {}
         self._next_lease = 1
         self._closed: ElanusError | None = None
@@ -182,11 +182,11 @@ class LocalMetaStore:
 
     async def _wait_for_change(self) -> None:
         grown: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watchers.add(grown)
+        self._watchers[grown] = None
         try:
             await grown
         finally:
-            self._watchers.discard(grown)
+            del self._watchers[grown]
 
     def _wake(self) -> None:
         for watcher in self._watchers:

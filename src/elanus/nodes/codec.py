@@ -308,45 +308,61 @@ def error_classes() -> dict[str, type[ElanusError]]:
 
 
 # --- roles ----------------------------------------------------------------------------------------------------------
-class _Method(NamedTuple):
-    """One call of a protocol."""
+class Method(NamedTuple):
+    """One call of a protocol, as bytes there and back."""
 
+    name: str
     signature: inspect.Signature
     parameters: dict[str, Any]
     result: Any
 
+    def encode_call(self, positional: Sequence[Any], named: dict[str, Any]) -> bytes:
+        """The arguments of a call."""
+        bound = self.signature.bind(None, *positional, **named).arguments
+        kinds = self.parameters
+        return msgspec.msgpack.encode({name: _pair(kinds[name]).pack(bound[name]) for name in kinds if name in bound})
+
+    def decode_call(self, data: bytes | memoryview) -> dict[str, Any]:
+        """The inverse, as named arguments; unknown ones are left out."""
+        tree = msgspec.msgpack.decode(data, ext_hook=_from_extension)
+        return {name: _pair(kind).unpack(tree[name]) for name, kind in self.parameters.items() if name in tree}
+
+    def encode_result(self, value: Any) -> bytes:
+        """What the call answers."""
+        return encode_as(value, self.result)
+
+    def decode_result(self, data: bytes | memoryview) -> Any:
+        """The inverse."""
+        return decode_as(data, self.result)
+
 
 @cache
-def _methods(protocol: type) -> dict[str, _Method]:
-    methods = {}
+def methods(protocol: type) -> dict[str, Method]:
+    """The calls of a protocol, by name."""
+    found = {}
     for name, function in inspect.getmembers(protocol, inspect.iscoroutinefunction):
         hints = typing.get_type_hints(function)
         result = hints.pop("return")
-        methods[name] = _Method(inspect.signature(function), hints, result)
-    return methods
+        found[name] = Method(name, inspect.signature(function), hints, result)
+    return found
 
 
 class _Border:
     """A role behind the codec; offers exactly the protocol's calls."""
 
     def __init__(self, role: Any, protocol: type) -> None:
-        for name, method in _methods(protocol).items():
+        for name, method in methods(protocol).items():
             setattr(self, name, _carried(getattr(role, name), method))
 
 
-def _carried(call: Callable[..., Any], method: _Method) -> Callable[..., Any]:
+def _carried(call: Callable[..., Any], method: Method) -> Callable[..., Any]:
     async def carry(*positional: Any, **named: Any) -> Any:
-        bound = method.signature.bind(None, *positional, **named).arguments
-        arguments = {
-            name: decode_as(encode_as(bound[name], kind), kind)
-            for name, kind in method.parameters.items()
-            if name in bound
-        }
+        arguments = method.decode_call(method.encode_call(positional, named))
         try:
             result = await call(**arguments)
         except ElanusError as error:
             raise decode_error(encode_error(error)) from error
-        return decode_as(encode_as(result, method.result), method.result)
+        return method.decode_result(method.encode_result(result))
 
     return carry
 

@@ -22,6 +22,7 @@ class Harness:
     store: LocalMetaStore
     clock: ManualClock
     doors: Doors
+    second_s: float = 1.0
 
     async def pass_time(self, seconds: float) -> None:
         await self.clock.advance(seconds)

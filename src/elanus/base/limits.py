@@ -41,6 +41,7 @@ PENDING_WRITES_MAX: Final = 1024
 PENDING_WRITE_BYTES_MAX: Final = 256 * MIB
 
 # --- coordinator ----------------------------------------------------------------------------------------------------
-META_TRANSACTION_OPERATIONS_MAX: Final = 128
+META_TRANSACTION_OPERATIONS_MAX: Final = 120
+"""Below etcd's 128, with room for what a store adds of its own."""
 META_VALUE_BYTES_MAX: Final = 1 * MIB
 TIMESTAMP_WINDOW_MS: Final = 3000

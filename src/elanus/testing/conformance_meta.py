@@ -80,9 +80,11 @@ class MetaHarness(Protocol):
     """An empty store, and its time."""
 
     store: MetaStore
+    second_s: float
+    """How long a second of the cases really lasts; a store whose leases take real time makes it short."""
 
     async def pass_time(self, seconds: float) -> None:
-        """Let that much of the store's time pass."""
+        """Let so many of the cases' seconds pass."""
         ...
 
 
@@ -320,7 +322,7 @@ async def a_list_and_its_watch_miss_nothing(harness: MetaHarness) -> None:
 # --- leases ---------------------------------------------------------------------------------------------------------
 async def leased_keys_vanish(harness: MetaHarness) -> None:
     store = harness.store
-    lease, other = await store.grant(10), await store.grant(100)
+    lease, other = await store.grant(10 * harness.second_s), await store.grant(100 * harness.second_s)
     assert lease != other and min(lease, other) > NO_LEASE
     await store.transact((), (Put("l/a", b"", lease), Put("l/b", b"", lease), Put("l/c", b"", other), Put("l/d", b"")))
     await put(store, "l/b")
@@ -341,7 +343,7 @@ async def leased_keys_vanish(harness: MetaHarness) -> None:
 
 async def kept_leases_live(harness: MetaHarness) -> None:
     store = harness.store
-    lease = await store.grant(10)
+    lease = await store.grant(10 * harness.second_s)
     start = await put(store, "l", b"", lease)
     for _ in range(5):
         await harness.pass_time(6)
@@ -355,7 +357,7 @@ async def kept_leases_live(harness: MetaHarness) -> None:
 
 async def revoked_leases_end_at_once(harness: MetaHarness) -> None:
     store = harness.store
-    lease = await store.grant(1000)
+    lease = await store.grant(1000 * harness.second_s)
     for number in range(META_TRANSACTION_OPERATIONS_MAX + 5):
         await put(store, f"l/{number}", b"", lease)
     await store.revoke(lease)
@@ -368,7 +370,7 @@ async def revoked_leases_end_at_once(harness: MetaHarness) -> None:
 
 async def an_election_changes_hands(harness: MetaHarness) -> None:
     store = harness.store
-    first, second = await store.grant(5), await store.grant(50)
+    first, second = await store.grant(5 * harness.second_s), await store.grant(50 * harness.second_s)
     won = await store.transact((absent("leader"),), (Put("leader", b"1", first),))
     lost = await store.transact((absent("leader"),), (Put("leader", b"2", second),))
     assert won.succeeded and not lost.succeeded
@@ -383,14 +385,19 @@ async def an_election_changes_hands(harness: MetaHarness) -> None:
 # --- end ------------------------------------------------------------------------------------------------------------
 async def closed_is_closed(harness: MetaHarness) -> None:
     store = harness.store
-    lease = await store.grant(5)
+    lease = await store.grant(5 * harness.second_s)
     revision = await put(store, "a", b"", lease)
     waiting = asyncio.ensure_future(take(store.watch("", revision), 1))
     await asyncio.sleep(0)
     await store.close()
     await store.close()
     await raises(UnavailableError, waiting)
-    calls: list[Awaitable[Any]] = [store.get("a"), store.range(""), store.snapshot(""), store.grant(1)]
+    calls: list[Awaitable[Any]] = [
+        store.get("a"),
+        store.range(""),
+        store.snapshot(""),
+        store.grant(1 * harness.second_s),
+    ]
     calls += [store.transact((), (Put("b", b""),)), store.keep_alive(lease), store.revoke(lease)]
     for call in calls:
         await raises(ElanusError, call)

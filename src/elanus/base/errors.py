@@ -61,6 +61,11 @@ class OutcomeUnknownError(ElanusError):
     action = Action.UNKNOWN
 
 
+class ReplyLostError(OutcomeUnknownError):
+    """A call between roles was sent and its answer never came: it was done, will be done, or never will be. A read is
+    simply asked again."""
+
+
 class UnavailableError(ElanusError):
     """Not now: starting, moving, or waiting for a dependency. Nothing was done; the request may be sent again."""
 

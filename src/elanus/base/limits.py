@@ -12,6 +12,8 @@ GIB: Final = 1024 * MIB
 REQUEST_BYTES_MAX: Final = 64 * MIB
 RESPONSE_BYTES_MAX: Final = 256 * MIB
 OUTPUT_BYTES_MAX: Final = 100 * MIB
+INTERNAL_MESSAGE_BYTES_MAX: Final = 512 * MIB
+INTERNAL_CALLS_MAX: Final = 4096
 
 # --- schema ---------------------------------------------------------------------------------------------------------
 NAME_LENGTH_MAX: Final = 255

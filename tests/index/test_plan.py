@@ -27,6 +27,7 @@ class PerfectIndex:
     """Finds everything and claims to cost nothing, so that the planner always asks it first."""
 
     index_type = "PERFECT"
+    scores_exactly = True
     size_bytes = 0
 
     def __init__(self, vectors: Floats, metric: Metric) -> None:
@@ -41,6 +42,9 @@ class PerfectIndex:
 
     def params_for(self, rank: int, params: SearchParams) -> SearchParams:
         return {**params, "rank": rank}
+
+    def candidates(self, k: int, params: SearchParams) -> int:
+        return k
 
     def cost_us(self, k: int, params: SearchParams) -> float:
         return 0.0
@@ -63,7 +67,8 @@ class FreeIndex:
         self._index = index
         self.index_type, self.metric = index.index_type, index.metric
         self.row_count, self.dimension, self.size_bytes = index.row_count, index.dimension, index.size_bytes
-        self.search, self.params_for = index.search, index.params_for
+        self.search, self.params_for, self.candidates = index.search, index.params_for, index.candidates
+        self.scores_exactly = index.scores_exactly
 
     def cost_us(self, k: int, params: SearchParams) -> float:
         return 0.0

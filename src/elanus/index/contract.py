@@ -1,9 +1,9 @@
 """The contract between index types and those who use them, and the values that cross it.
 
 Shapes and dtypes, everywhere in this package: vectors float32 (n, dim) C-contiguous, queries float32 (q, dim), scores
-float32 (q, k), rows int64 (q, k). A row is the offset of a vector in its array; -1 pads a short answer, and its score
-is the worst one. Scores follow Milvus: L2 is the squared distance and ascends, IP and COSINE descend. Equal scores
-are ordered by row.
+float32 (q, k), rows int64 (q, k); vectors of other kinds and their queries are as their modules say. A row is the
+offset of a vector in its array; -1 pads a short answer, and its score is the worst one. Scores follow Milvus: L2 is the
+squared distance and ascends, IP and COSINE descend. Equal scores are ordered by row.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from elanus.index.parameters import Parameter
+from elanus.index.parameters import Parameter, Setting
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
@@ -68,7 +68,7 @@ class ResolvedIndex(msgspec.Struct, frozen=True):
 
     index_type: str
     metric: Metric | None
-    params: dict[str, int]
+    params: dict[str, Setting]
     needs_file: bool
 
 
@@ -100,16 +100,28 @@ class VectorIndex(Protocol):
         """Bytes of the file it is mapped from."""
         ...
 
-    def search(self, queries: Floats, k: int, mask: RowMask | None, params: SearchParams) -> Found:
+    @property
+    def scores_exactly(self) -> bool:
+        """Whether its scores are those of the vectors themselves. Where they are only near them, as scores of codes
+        are, callers score again what they take from it."""
+        ...
+
+    def search(self, queries: np.ndarray, k: int, mask: RowMask | None, params: SearchParams) -> Found:
         """The k best rows that the index finds, kept rows only. May return fewer than exist, and miss some."""
         ...
 
+    def candidates(self, k: int, params: SearchParams) -> int:
+        """How many rows to ask for, so that the k best of them, scored exactly, are the answer to a search for k:
+        k itself where `scores_exactly`."""
+        ...
+
     def params_for(self, rank: int, params: SearchParams) -> SearchParams:
-        """At least `params`, and enough to find the `rank` nearest rows with the recall of `calibrate.RECALL`."""
+        """At least `params`, and enough to find the `rank` nearest rows with the recall of `calibrate.RECALL`, in as
+        many rows as `candidates` then says; more than there are rows means that the index cannot."""
         ...
 
     def cost_us(self, k: int, params: SearchParams) -> float:
-        """Estimated microseconds of one query on one core."""
+        """Estimated microseconds on one core of one query for k rows, by the index's own scores."""
         ...
 
 
@@ -162,8 +174,14 @@ class IndexType(Protocol):
 class FileIndexType(IndexType, Protocol):
     """A kind of index that lives in a file of its own."""
 
-    def build(self, resolved: ResolvedIndex, vectors: Floats, threads: int) -> Sequence[memoryview]:
-        """The file, as consecutive parts. Uses `threads` cores while it runs."""
+    def build(self, resolved: ResolvedIndex, vectors: Any, threads: int) -> Sequence[memoryview]:
+        """The file, as consecutive parts. Uses `threads` cores while it runs. `vectors` are float32 (n, dim) for dense
+        types, uint8 (n, dim / 8) for binary, a large_binary array for sparse ones and for lists of vectors."""
+        ...
+
+    def resident_bytes(self, file_bytes: int, params: Mapping[str, str]) -> int:
+        """How much memory an index of a file of that size takes when it is loaded and searched. `params` are those it
+        was built with."""
         ...
 
     def load(self, data: memoryview) -> VectorIndex:

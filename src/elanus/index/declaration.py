@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from elanus.index.contract import SearchParams
 from elanus.index.errors import IndexParameterError
-from elanus.index.parameters import Parameter
+from elanus.index.parameters import Parameter, Setting
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
@@ -33,8 +33,14 @@ class Declaration:
     def check_search(self, params: SearchParams, k: int) -> None:
         """Nothing to check beyond the ranges."""
 
-    def built(self, params: Mapping[str, str]) -> dict[str, int]:
-        """The integer build parameters with their defaults."""
-        given = {one.name: one.parse(params[one.name]) for one in self.build_parameters if one.name in params}
+    def built(self, params: Mapping[str, str]) -> dict[str, Setting]:
+        """The build parameters with their defaults."""
+        given: dict[str, Setting] = {
+            one.name: one.parse(params[one.name]) for one in self.build_parameters if one.name in params
+        }
         defaults = {one.name: one.default for one in self.build_parameters if one.default is not None}
-        return {name: int(value) for name, value in (defaults | given).items()}
+        return defaults | given
+
+    def resident_bytes(self, file_bytes: int, params: Mapping[str, str]) -> int:
+        """All of the file: a search may touch any of it."""
+        return file_bytes

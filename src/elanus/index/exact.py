@@ -44,6 +44,7 @@ SCANNED_ROW_NS: Final = 1.5
 GATHERED_FLOAT_NS: Final = 0.25
 MATRIX_FLOAT_NS: Final = 0.03
 MATRIX_ROW_NS: Final = 1.0
+SCORED_ROW_NS: Final = 40.0
 """Cost of one query for each float or row touched. Measured at 60k x 384 on one core."""
 UNIT_ROUNDOFF: Final = 2.0**-24
 WORST: Final = np.float32(-np.inf)
@@ -94,6 +95,21 @@ def best_of(scores: Floats, rows: Rows, k: int, metric: Metric) -> Found:
     keys = scores if metric.larger_is_better else -scores
     chosen = np.flatnonzero(keys >= _bound(keys[:, None], k)[0]) if len(keys) > k else np.arange(len(keys))
     return _packed(np.zeros(len(chosen), np.int64), rows[chosen], scores[chosen], (1, k), metric)
+
+
+def best_among(vectors: Vectors, queries: Floats, k: int, metric: Metric, candidates: Rows) -> Found:
+    """The k best of each query's candidates (q, anything), which are distinct but for the -1 that pad them."""
+    task = _task(vectors, queries, k, metric, None, None)
+    places, at = np.nonzero(candidates >= 0)
+    rows = candidates[places, at]
+    scores = score_column_pairs(task.queries, places, vectors, rows, task.is_distance)
+    scores = _without_nan(_finished(scores, vectors, rows, metric), task)
+    return _packed(places, rows, scores, (len(queries), k), metric)
+
+
+def pairs_cost_us(vectors: Vectors, count: int) -> float:
+    """Estimated microseconds on one core of scoring that many rows of `best_among`."""
+    return count * (vectors.dimension * (GATHERED_FLOAT_NS + vectors.widening_ns) + SCORED_ROW_NS) / 1000
 
 
 def cost_us(vectors: Vectors, passing: int, query_count: int) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 
 from elanus.base.errors import CorruptedError
 from elanus.index.kernels import library
+from elanus.index.parameters import Setting
 from elanus.model.types import Metric
 
 MAGIC: Final = b"ELNSIDX1"
@@ -25,28 +26,34 @@ FOOTER: Final = struct.Struct("<II8s")
 
 
 class Effort(msgspec.Struct, frozen=True):
-    """A calibration point: the search parameter's value that finds the `rank` nearest rows."""
+    """A calibration point: the search parameter's value that finds the `rank` nearest rows among the best `candidates`
+    by the index's own scores; 0 where these are exact, and as many as `rank` are enough."""
 
     rank: int
     value: int
+    candidates: int = 0
 
 
-class Trailer(msgspec.Struct, frozen=True):
+class Trailer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an index file holds."""
 
     index_type: str
     metric: Metric
     row_count: int
     dimension: int
-    params: dict[str, int] = {}
+    params: dict[str, Setting] = {}
     efforts: tuple[Effort, ...] = ()
 
 
 def write(index: Any, trailer: Trailer) -> Sequence[memoryview]:
-    """The file's parts, to be written one after the other."""
-    body = library().serialize_index(index)
+    """The parts of the file of a faiss index, to be written one after the other."""
+    return write_parts([memoryview(library().serialize_index(index))], trailer)
+
+
+def write_parts(body: Sequence[memoryview], trailer: Trailer) -> Sequence[memoryview]:
+    """The parts of the file of any index: what it says of itself comes last."""
     text = msgspec.json.encode(trailer)
-    return [memoryview(body), memoryview(text + FOOTER.pack(len(text), zlib.crc32(text), MAGIC))]
+    return [*body, memoryview(text + FOOTER.pack(len(text), zlib.crc32(text), MAGIC))]
 
 
 def read_trailer(data: memoryview) -> Trailer:

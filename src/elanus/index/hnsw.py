@@ -20,7 +20,7 @@ from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, LIST_TYPES, Dec
 from elanus.index.errors import SearchParameterError
 from elanus.index.file import Effort, Trailer, map_faiss, read_trailer, write
 from elanus.index.kernels import faiss_metric, library, selector, threads_set
-from elanus.index.parameters import INT32_MAX, IntegerParameter
+from elanus.index.parameters import INT32_MAX, IntegerParameter, Setting
 from elanus.index.vectors import normalised
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
@@ -47,6 +47,7 @@ class HnswIndex:
     """A mapped HNSW file."""
 
     index_type = "HNSW"
+    scores_exactly = True
 
     def __init__(self, data: memoryview) -> None:
         trailer = read_trailer(data)
@@ -73,6 +74,10 @@ class HnswIndex:
         self._index.search_c(len(queries), pointer(queries), k, pointer(scores), pointer(rows), parameters)
         return Found(scores, rows)
 
+    def candidates(self, k: int, params: SearchParams) -> int:
+        """See the contract."""
+        return k
+
     def params_for(self, rank: int, params: SearchParams) -> SearchParams:
         """ef from the file's calibration, with a margin."""
         needed = effort_for(self._trailer.efforts, rank, EF_PER_RANK_FALLBACK) * EF_MARGIN
@@ -80,7 +85,7 @@ class HnswIndex:
 
     def cost_us(self, k: int, params: SearchParams) -> float:
         """See the constants."""
-        degree = self._trailer.params["M"] / 16
+        degree = int(self._trailer.params["M"]) / 16
         return SEARCH_US + self._ef(k, params) * (EF_US + EF_DIMENSION_US * self.dimension * degree)
 
     def _ef(self, k: int, params: SearchParams) -> int:
@@ -150,7 +155,7 @@ class Hnsw(Declaration):
         return calibrate(search, values, plain, lambda rank: [math.ceil(rank * ratio) for ratio in EF_RATIOS])
 
 
-def _graph(values: Floats, metric: int, params: Mapping[str, int]) -> Any:
+def _graph(values: Floats, metric: int, params: Mapping[str, Setting]) -> Any:
     """The index over float32 values. Building reads vectors at random, so that memory bandwidth is what it costs; where
     half precision tells neighbours apart as well, the graph is built over halves and then given the floats."""
     faiss = library()

@@ -39,13 +39,14 @@ class IvfFlatIndex:
     """A mapped IVF_FLAT file."""
 
     index_type = "IVF_FLAT"
+    scores_exactly = True
 
     def __init__(self, data: memoryview) -> None:
         trailer = read_trailer(data)
         self._index, self._alive = map_faiss(data)
         self._trailer = trailer
         self._normalises = trailer.metric is Metric.COSINE
-        self._list_count = trailer.params["nlist"]
+        self._list_count = int(trailer.params["nlist"])
         self.metric = trailer.metric
         self.row_count = trailer.row_count
         self.dimension = trailer.dimension
@@ -55,6 +56,10 @@ class IvfFlatIndex:
         """See the contract. A mask is applied inside the lists that are read."""
         queries = normalised(queries) if self._normalises else np.ascontiguousarray(queries, np.float32)
         return Found(*self._index.search(queries, k, params=_parameters(self._nprobe(params), mask)))
+
+    def candidates(self, k: int, params: SearchParams) -> int:
+        """See the contract."""
+        return k
 
     def params_for(self, rank: int, params: SearchParams) -> SearchParams:
         """nprobe from the file's calibration, with a margin."""
@@ -94,7 +99,7 @@ class IvfFlat(Declaration):
         faiss = library()
         metric = resolved.metric or Metric.COSINE
         values = normalised(vectors) if metric is Metric.COSINE else np.ascontiguousarray(vectors, np.float32)
-        list_count = max(1, min(resolved.params["nlist"], len(values)))
+        list_count = max(1, min(int(resolved.params["nlist"]), len(values)))
         dimension = values.shape[1]
         with threads_set(threads):
             quantizer = (faiss.IndexFlatL2 if metric is Metric.L2 else faiss.IndexFlatIP)(dimension)

@@ -92,7 +92,61 @@ class NumberParameter(msgspec.Struct, frozen=True, tag="number"):
         return f"Out of range in json: param '{self.name}' ({value}) should be in range {limits}"
 
 
-Parameter: TypeAlias = IntegerParameter | NumberParameter
+class FlagParameter(msgspec.Struct, frozen=True, tag="flag"):
+    """True or false."""
+
+    name: str
+    default: bool | None = None
+
+    def parse(self, text: str) -> bool:
+        """The value of a build parameter."""
+        if text.strip().lower() not in ("true", "false"):
+            raise IndexParameterError(self._not_boolean(text))
+        return text.strip().lower() == "true"
+
+    def check(self, value: object) -> bool:
+        """The value of a search parameter; text as in a definition is read, too."""
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if not isinstance(value, bool):
+            raise SearchParameterError(self._not_boolean(value))
+        return value
+
+    def _not_boolean(self, value: object) -> str:
+        return f"Type conflict in json: param '{self.name}' ({_as_json(value)}) should be a boolean"
+
+
+class ChoiceParameter(msgspec.Struct, frozen=True, tag="choice"):
+    """One of some names, in any spelling of case; read as it is spelled here. `refusal` is what a definition with
+    another name is told, `{}` standing for that name."""
+
+    name: str
+    choices: tuple[str, ...]
+    default: str | None = None
+    refusal: str = "invalid value: {}"
+
+    def parse(self, text: str) -> str:
+        """The value of a build parameter."""
+        found = self._find(text)
+        if found is None:
+            raise IndexParameterError(self.refusal.format(text))
+        return found
+
+    def check(self, value: object) -> str:
+        """The value of a search parameter."""
+        found = self._find(value)
+        if found is None:
+            raise SearchParameterError(self.refusal.format(value))
+        return found
+
+    def _find(self, value: object) -> str | None:
+        text = str(value).strip().upper()
+        return next((choice for choice in self.choices if choice.upper() == text), None)
+
+
+Parameter: TypeAlias = IntegerParameter | NumberParameter | FlagParameter | ChoiceParameter
+Setting: TypeAlias = bool | int | float | str
+"""What a parameter was read as."""
 
 
 def _as_json(value: object) -> str:

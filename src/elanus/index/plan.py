@@ -7,7 +7,8 @@ where the failing rows surround the query, all of it. So a filtered search goes 
 *Neighbourhood*: ask the index, unfiltered, for the `width` nearest rows, with an effort that its calibration says finds
 them, and keep those that pass. If k of them pass, they are the k nearest passing rows, because everything nearer was
 seen. The answer proves itself, query by query; no estimate of the mask's correlation is needed. If fewer pass, their
-share is a local estimate of the selectivity and says how wide to look next.
+share is a local estimate of the selectivity and says how wide to look next. An index over codes is asked for more
+candidates than the width, again by its calibration, and these are scored from the vectors.
 
 *Exact*: score the passing rows. Its cost is known beforehand and falls with the selectivity, while the width grows.
 
@@ -28,9 +29,17 @@ import numpy as np
 
 from elanus.base.errors import check
 from elanus.index.contract import Bools, Found, RowMask, Rows, SearchParams, VectorIndex
-from elanus.index.exact import best_of, cost_us, empty_answer, score_all, search_exact
+from elanus.index.exact import (
+    best_among,
+    best_of,
+    cost_us,
+    empty_answer,
+    pairs_cost_us,
+    score_all,
+    search_exact,
+)
 from elanus.index.ranges import in_range
-from elanus.index.scored import ScoredVectors, scored_cost_us, search_scored
+from elanus.index.scored import ScoredVectors, best_scored_among, scored_cost_us, search_scored
 from elanus.index.vectors import Vectors
 from elanus.model.types import Metric
 
@@ -57,15 +66,15 @@ class SearchRequest:
 def search_planned(
     index: VectorIndex | None, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None = None
 ) -> Found:
-    """The k best kept rows of every query. `index` None searches exactly; otherwise it indexes all of `vectors`, which
-    are dense floats then.
+    """The k best kept rows of every query, with their exact scores. `index` None searches exactly; otherwise it indexes
+    all of `vectors`.
 
     With `radius` in the parameters only rows inside the range count, and answers may be short.
     """
-    if not isinstance(vectors, Vectors):
-        return search_scored(vectors, request.queries, request.k, request.metric, mask, request.params)
     if index is not None:
         check(index.row_count == len(vectors) and index.metric is request.metric, "the index is of other vectors")
+    elif not isinstance(vectors, Vectors):
+        return search_scored(vectors, request.queries, request.k, request.metric, mask, request.params)
     if mask is not None:
         check(len(mask.keep) == len(vectors), "the mask is of other rows")
         mask = None if mask.count == len(vectors) else mask
@@ -78,23 +87,23 @@ def estimate_us(
     index: VectorIndex | None, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None = None
 ) -> float:
     """Estimated microseconds on one core; tells a caller whether to stay on its thread."""
-    if not isinstance(vectors, Vectors):
-        return scored_cost_us(vectors, request.queries)
     exact = _exact_us(vectors, request, mask)
     if index is None:
         return exact
     width = request.k if mask is None else _width(request.k, max(mask.count, 1) / len(vectors))
     calibrated = mask is not None and mask.count < NEARLY_ALL * len(vectors)
-    return min(exact, _index_us(index, request, width, calibrated) * len(request.queries))
+    return min(exact, _index_us(index, vectors, request, width, calibrated) * len(request.queries))
 
 
 # --- the best k -----------------------------------------------------------------------------------------------------
 
 
-def _search_best(index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None) -> Found:
+def _search_best(
+    index: VectorIndex | None, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None
+) -> Found:
     passing = len(vectors) if mask is None else mask.count
     if index is None or passing <= request.k:
-        return search_exact(vectors, request.queries, request.k, request.metric, mask)
+        return _exact(vectors, request, mask)
     if mask is None:
         return _search_whole(index, vectors, request)
     step = max(1, WIDTH_ENTRIES_MAX // _width(request.k, passing / len(vectors)))
@@ -105,28 +114,50 @@ def _search_best(index: VectorIndex | None, vectors: Vectors, request: SearchReq
     return Found(np.concatenate([part.scores for part in parts]), np.concatenate([part.rows for part in parts]))
 
 
-def _search_whole(index: VectorIndex, vectors: Vectors, request: SearchRequest) -> Found:
-    if _exact_us(vectors, request, None) < _index_us(index, request, request.k, False) * len(request.queries):
-        return search_exact(vectors, request.queries, request.k, request.metric)
-    found = index.search(request.queries, request.k, None, request.params)
+def _search_whole(index: VectorIndex, vectors: Vectors | ScoredVectors, request: SearchRequest) -> Found:
+    if _exact_us(vectors, request, None) < _index_us(index, vectors, request, request.k, False) * len(request.queries):
+        return _exact(vectors, request, None)
+    found = _nearest(index, vectors, request, request.k, request.params)
     short = found.rows[:, -1] < 0
     if short.any():
         _answer_exactly(found, np.flatnonzero(short), vectors, request, None)
     return _ties_ordered(found, request.metric)
 
 
-def _search_filtered(index: VectorIndex, vectors: Vectors, request: SearchRequest, mask: RowMask) -> Found:
+def _exact(vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None) -> Found:
+    """The best k of all kept rows, of whatever range."""
+    if isinstance(vectors, Vectors):
+        return search_exact(vectors, request.queries, request.k, request.metric, mask)
+    return search_scored(vectors, request.queries, request.k, request.metric, mask, {})
+
+
+def _nearest(
+    index: VectorIndex, vectors: Vectors | ScoredVectors, request: SearchRequest, width: int, params: SearchParams
+) -> Found:
+    """The `width` nearest rows that the index finds, by their own scores."""
+    if index.scores_exactly:
+        return index.search(request.queries, width, None, params)
+    count = min(index.row_count, index.candidates(width, params))
+    rows = index.search(request.queries, count, None, params).rows
+    if isinstance(vectors, Vectors):
+        return best_among(vectors, request.queries, width, request.metric, rows)
+    return best_scored_among(vectors, request.queries, width, request.metric, rows)
+
+
+def _search_filtered(
+    index: VectorIndex, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask
+) -> Found:
     answer = empty_answer(len(request.queries), request.k, request.metric)
     pending = np.arange(len(request.queries))
     width = _width(request.k, mask.count / len(vectors))
     calibrated = mask.count < NEARLY_ALL * len(vectors)
     for _ in range(ATTEMPTS_MAX):
         left = replace(request, queries=request.queries[pending])
-        too_dear = _index_us(index, left, width, calibrated) * len(pending) >= _exact_us(vectors, left, mask)
+        too_dear = _index_us(index, vectors, left, width, calibrated) * len(pending) >= _exact_us(vectors, left, mask)
         if too_dear or len(pending) * width > 2 * WIDTH_ENTRIES_MAX:
             break
         params = index.params_for(width, request.params) if calibrated else request.params
-        near = index.search(left.queries, width, None, params)
+        near = _nearest(index, vectors, left, width, params)
         kept = mask.keep[near.rows] & (near.rows >= 0)
         counts = kept.sum(axis=1)
         done = counts >= request.k
@@ -149,9 +180,9 @@ def _take_first(answer: Found, places: Rows, near: Found, kept: Bools) -> None:
 
 
 def _answer_exactly(
-    answer: Found, places: Rows, vectors: Vectors, request: SearchRequest, mask: RowMask | None
+    answer: Found, places: Rows, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None
 ) -> None:
-    found = search_exact(vectors, request.queries[places], request.k, request.metric, mask)
+    found = _exact(vectors, replace(request, queries=request.queries[places]), mask)
     answer.scores[places] = found.scores
     answer.rows[places] = found.rows
 
@@ -174,22 +205,34 @@ def _width(k: int, selectivity: float) -> int:
     return math.ceil((k + 1.5 * math.sqrt(k) + 1) / selectivity)
 
 
-def _exact_us(vectors: Vectors, request: SearchRequest, mask: RowMask | None) -> float:
+def _exact_us(vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None) -> float:
+    if not isinstance(vectors, Vectors):
+        return scored_cost_us(vectors, request.queries)
     passing = len(vectors) if mask is None else mask.count
     return cost_us(vectors, passing, len(request.queries))
 
 
-def _index_us(index: VectorIndex, request: SearchRequest, width: int, calibrated: bool) -> float:
-    """One query's cost; infinite where the width is most of the index."""
-    if 2 * width > index.row_count and calibrated:
+def _index_us(
+    index: VectorIndex, vectors: Vectors | ScoredVectors, request: SearchRequest, width: int, calibrated: bool
+) -> float:
+    """One query's cost, scoring what it finds included; infinite where the width is most of the index, or where no
+    width would do."""
+    params = index.params_for(width, request.params) if calibrated else request.params
+    count = index.candidates(width, params)
+    if calibrated and (2 * width > index.row_count or count > index.row_count):
         return math.inf
-    return index.cost_us(width, index.params_for(width, request.params) if calibrated else request.params)
+    if index.scores_exactly:
+        return index.cost_us(width, params)
+    scoring = pairs_cost_us(vectors, count) if isinstance(vectors, Vectors) else 0.0
+    return index.cost_us(count, params) + scoring
 
 
 # --- ranges ---------------------------------------------------------------------------------------------------------
 
 
-def _search_range(index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None) -> Found:
+def _search_range(
+    index: VectorIndex | None, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None
+) -> Found:
     if "range_filter" not in request.params:
         found = _search_best(index, vectors, request, mask)
         outside = ~in_range(found.scores, request.metric, request.params)
@@ -199,6 +242,8 @@ def _search_range(index: VectorIndex | None, vectors: Vectors, request: SearchRe
     found_nearby = _search_ring(index, vectors, request, mask)
     if found_nearby is not None:
         return found_nearby
+    if not isinstance(vectors, Vectors):
+        return search_scored(vectors, request.queries, request.k, request.metric, mask, request.params)
     rows = np.arange(len(vectors)) if mask is None else mask.rows
     answer = empty_answer(len(request.queries), request.k, request.metric)
     for place, query in enumerate(request.queries):
@@ -210,7 +255,7 @@ def _search_range(index: VectorIndex | None, vectors: Vectors, request: SearchRe
 
 
 def _search_ring(
-    index: VectorIndex | None, vectors: Vectors, request: SearchRequest, mask: RowMask | None
+    index: VectorIndex | None, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None
 ) -> Found | None:
     """The answer if the nearest few multiples of k hold it: k rows inside the range, or a row already beyond it."""
     if index is None:

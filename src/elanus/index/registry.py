@@ -1,20 +1,22 @@
 """Index types by name, and the two checks that every definition and every search passes.
 
-A type that Milvus has and we do not is known here by name, so that its refusal says so; serving it takes a file with
-an `IndexType` and a line in `INDEX_TYPES`.
+Serving a type takes a module with an `IndexType` and a line in one of the two tuples; a type of somebody else's comes
+from their package (`extensions`). A type that Milvus has and we do not is known here by name, so that its refusal
+says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from elanus.base.errors import InvariantError
 from elanus.index.auto import Auto, auto_metric
 from elanus.index.binary import BINARY_METRICS, BinFlat, BinIvfFlat
-from elanus.index.contract import FileIndexType, Floats, IndexType, ResolvedIndex, SearchParams, VectorIndex
+from elanus.index.contract import FileIndexType, IndexType, ResolvedIndex, SearchParams, VectorIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES
 from elanus.index.errors import IndexParameterError, IndexTypeNotServedError, SearchParameterError
+from elanus.index.extensions import find_extension
 from elanus.index.file import read_trailer
 from elanus.index.flat import Flat
 from elanus.index.hnsw import Hnsw
@@ -29,18 +31,20 @@ from elanus.model.types import DataType, Metric
 INDEX_ROWS_MIN: Final = 1024
 """Segments with fewer rows get no index file: scanning them is faster."""
 
-_FILE_TYPES: Final[tuple[FileIndexType, ...]] = (Hnsw(), IvfFlat())
-_ALL_TYPES: Final[tuple[IndexType, ...]] = (
+_FILE_TYPES: Final[tuple[FileIndexType, ...]] = (
+    Hnsw(),
+    IvfFlat(),
+)
+_OTHER_TYPES: Final[tuple[IndexType, ...]] = (
     Auto(),
     Flat(),
     BinFlat(),
     BinIvfFlat(),
     SparseInverted(),
     SparseWand(),
-    *_FILE_TYPES,
     *SCALAR_TYPES,
 )
-INDEX_TYPES: Final[Mapping[str, IndexType]] = {one.name.upper(): one for one in _ALL_TYPES}
+INDEX_TYPES: Final[Mapping[str, IndexType]] = {one.name.upper(): one for one in (*_FILE_TYPES, *_OTHER_TYPES)}
 _ALIASES: Final = {"MARISA-TRIE": "TRIE", "": "AUTOINDEX"}
 _BY_FILE: Final = {one.name: one for one in _FILE_TYPES}
 
@@ -73,6 +77,9 @@ def find_index_type(name: str) -> IndexType:
         return found
     if upper in NOT_SERVED:
         raise IndexTypeNotServedError(f"index type {name} is not served yet")
+    foreign = find_extension(upper)
+    if foreign is not None:
+        return foreign
     raise IndexParameterError(f"invalid parameter[expected=valid index][actual=invalid index type: {name}]")
 
 
@@ -120,9 +127,9 @@ def validate_search(index_type: str, metric: Metric, params: Mapping[str, object
     return checked
 
 
-def build(resolved: ResolvedIndex, vectors: Floats, threads: int) -> Sequence[memoryview]:
-    """The index file of float32 vectors (n, dim), as parts to be written one after the other. Runs for long: seconds
-    per ten thousand rows; uses up to `threads` cores."""
+def build(resolved: ResolvedIndex, vectors: Any, threads: int) -> Sequence[memoryview]:
+    """The index file of vectors as `contract.FileIndexType` wants them, as parts to be written one after the other.
+    Runs for long: seconds per ten thousand rows; uses up to `threads` cores."""
     return _file_type(resolved.index_type).build(resolved, vectors, threads)
 
 
@@ -140,7 +147,7 @@ def _find_for(name: str, field: FieldSchema) -> IndexType:
 
 
 def _file_type(name: str) -> FileIndexType:
-    found = _BY_FILE.get(name)
+    found = _BY_FILE.get(name) or find_extension(name.upper())
     if found is None:
         raise InvariantError(f"index type {name} has no file")
     return found

@@ -57,6 +57,16 @@ def search_scored(
     return answer
 
 
+def best_scored_among(vectors: ScoredVectors, queries: np.ndarray, k: int, metric: Metric, candidates: Rows) -> Found:
+    """The k best of each query's candidates (q, anything), which are distinct but for the -1 that pad them."""
+    answer = empty_answer(len(queries), k, metric)
+    for place, query in enumerate(queries):
+        found = vectors.scored(query, metric, np.sort(candidates[place][candidates[place] >= 0]))
+        best = best_of(found.scores, found.rows, k, metric)
+        answer.scores[place], answer.rows[place] = best.scores[0], best.rows[0]
+    return answer
+
+
 def scored_cost_us(vectors: ScoredVectors, queries: np.ndarray) -> float:
     """Estimated microseconds of `search_scored` on one core."""
     return CALL_US * len(queries) + vectors.cost_us(queries)

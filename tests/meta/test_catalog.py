@@ -41,6 +41,7 @@ from elanus.meta.records import (
     Intent,
     LoadRecord,
     NewerFormatError,
+    NodeIdBound,
     NodeRecord,
     Pchannel,
     ReplayFrom,
@@ -90,7 +91,8 @@ def collection(collection_id: int = 7) -> Collection:
 RECORDS: list[CatalogRecord] = [
     Cluster(cluster_id="c"),
     Election(node_id=3, address="h:1"),
-    NodeRecord(node_id=3, roles=("proxy",)),
+    NodeRecord(role="proxy", node_id=3),
+    NodeIdBound(value=3),
     TimestampBound(value=2**64 - 1),
     IdBound(value=5),
     Database(database_id=1, name="default", created_timestamp=2),

@@ -31,6 +31,7 @@ CLUSTER: Final = "cluster"
 ELECTION: Final = "coordinator/election"
 TIMESTAMP_BOUND: Final = "coordinator/timestamp_bound"
 ID_BOUND: Final = "coordinator/id_bound"
+NODE_ID_BOUND: Final = "coordinator/node_id_bound"
 DATABASES: Final = "database/"
 COLLECTIONS: Final = "collection/"
 SCHEMAS: Final = "schema/"
@@ -81,15 +82,29 @@ class Election(CatalogRecord, frozen=True, kw_only=True):
 
 
 class NodeRecord(CatalogRecord, frozen=True, kw_only=True):
-    """A live process and the roles it offers, under its lease. Ids are drawn per start."""
+    """A live node of one role, under its lease. Ids are drawn per start and never used again. `address` names the
+    process's life. `capacity`: what the role counts (a data node: slots; a query node: bytes), 0 where it does not say.
+    A node that is `draining` wants to leave: it is given nothing new, and what it holds is moved away."""
 
+    role: str
     node_id: int
     address: str = ""
-    roles: tuple[str, ...] = ()
+    capacity: int = 0
+    draining: bool = False
 
     @property
     def key(self) -> str:
-        return f"{NODES}{self.node_id:020d}"
+        return node_key(self.role, self.node_id)
+
+
+class NodeIdBound(CatalogRecord, frozen=True, kw_only=True):
+    """The highest node id ever drawn."""
+
+    value: int
+
+    @property
+    def key(self) -> str:
+        return NODE_ID_BOUND
 
 
 class TimestampBound(CatalogRecord, frozen=True, kw_only=True):
@@ -252,6 +267,11 @@ class ShardPointer(CatalogRecord, frozen=True, kw_only=True):
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
+def node_key(role: str, node_id: int) -> str:
+    """Of a `NodeRecord`."""
+    return f"{NODES}{role}/{node_id:020d}"
+
+
 def collection_key(collection_id: int) -> str:
     """Of a `Collection`."""
     return f"{COLLECTIONS}{collection_id:020d}"
@@ -304,6 +324,7 @@ _KINDS: Final[dict[type[msgspec.Struct], str]] = {
     Cluster: "cluster",
     Election: "election",
     NodeRecord: "node",
+    NodeIdBound: "node_id_bound",
     TimestampBound: "timestamp_bound",
     IdBound: "id_bound",
     Database: "database",

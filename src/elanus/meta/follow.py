@@ -1,6 +1,6 @@
 """Following keys for ever: a list, then its changes, and a list again wherever changes were missed.
 
-A consumer replaces what it knows by each `Snapshot` and amends it by each `WatchBatch`. It therefore never needs to know
+A consumer replaces what it knows by each `Snapshot` and amends it by each `WatchBatch`. So it never needs to know
 that a watch was broken off, by compaction, by a lost connection, or because it read too slowly.
 """
 

@@ -4,8 +4,8 @@ The election record carries its address. It is read when it is needed and kept u
 and the call is repeated, as long as patience lasts, where that is safe:
 
 1. `UnavailableError`: nothing was done (a standby, a process that is gone), so every call may be repeated.
-2. A lost reply, or the word of a coordinator that was deposed under the call: it may have been done, or be carried to its
-   end by the successor. A call whose repetition comes to the same is repeated; of any other the outcome is unknown.
+2. A lost reply, or the word of a coordinator that was deposed under the call: it may have been done, or be carried to
+   its end by the successor. A call whose repetition comes to the same is repeated; of any other the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from elanus.base.errors import FencedError, OutcomeUnknownError, ReplyLostError,
 from elanus.meta.catalog import fetch
 from elanus.meta.records import ELECTION, Election
 from elanus.meta.store import MetaStore
-from elanus.nodes.codec import calls_of
+from elanus.nodes.codec import methods
 from elanus.nodes.contracts import Coordinator
 from elanus.nodes.transport import Transport
 
@@ -46,7 +46,7 @@ class _Finder:
         self._transport = transport
         self._patience_s = patience_s
         self._found: Coordinator | None = None
-        for name in calls_of(Coordinator):
+        for name in methods(Coordinator):
             setattr(self, name, self._call(name))
 
     def _call(self, name: str) -> Callable[..., Awaitable[Any]]:
@@ -74,7 +74,7 @@ class _Finder:
         stored = await fetch(self._meta, Election, ELECTION)
         if stored is None or not stored.record.address:
             raise UnavailableError("no coordinator is active now")
-        return self._transport.connect(stored.record.address, Coordinator)  # type: ignore[type-abstract]
+        return self._transport.connect(stored.record.address, Coordinator)
 
 
 def active_coordinator(

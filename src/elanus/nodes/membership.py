@@ -1,7 +1,7 @@
 """Who is there: nodes announce themselves in the meta store under a lease, and every process follows the list.
 
-A lease says whom to replace and nothing else. A node whose lease was lost may still act: what must be safe is guarded by
-terms. It announces itself anew under the same id as soon as it can, for what it holds in memory is still worth having.
+A lease says whom to replace and nothing else. A node whose lease was lost may still act: what must be safe is guarded
+by terms. It announces itself anew under the same id as soon as it can, for what it holds in memory is worth having.
 Only a coordinator stops, since its lease is its election (`coordinator.leader`).
 
 Ids are drawn from a counter in the meta store, one per start of a process, so that no id ever means two lives.

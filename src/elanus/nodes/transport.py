@@ -8,15 +8,18 @@ The three outcomes of a call, which every implementation keeps apart:
 1. The answer: a result, or the `ElanusError` that the role raised.
 2. `UnavailableError`: the call was surely not delivered, so it may be made again, here or elsewhere.
 3. `ReplyLostError`: it was delivered, perhaps, and the answer is lost. A caller that is cancelled while it waits learns
-   nothing either; the role at the other end goes on all the same.
+   nothing either; the role at the other end goes on all the same, unless it only reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 T = TypeVar("T")
+
+CUT_WITH_CALLER: Final = frozenset({"search", "query", "hybrid_search", "status", "describe"})
+"""Calls that change nothing and end when nobody waits for them any more. All others run to their end once begun."""
 
 
 class Transport(Protocol):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from elanus.base.doors import Tasks
+from elanus.base.doors import Job, Tasks
 from elanus.base.errors import ElanusError, ReplyLostError, UnavailableError
-from elanus.nodes.codec import answer, calls_of, client
+from elanus.nodes.codec import Method, methods, through_codec
+from elanus.nodes.transport import CUT_WITH_CALLER
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ class MemoryTransport:
         self.name = name
         self.tasks = tasks
         self.offered: dict[type, object] = {}
+        self.running: set[Job] = set()
         self._network = network
         self._codec = codec
 
@@ -63,21 +65,21 @@ class MemoryTransport:
         return self._network.listen(self)
 
     def connect(self, address: str, protocol: type[T]) -> T:
-        async def send(name: str, request: bytes) -> bytes:
+        kind: Any = protocol
+        return cast("T", _Client({name: self._call(address, method, kind) for name, method in methods(kind).items()}))
+
+    def _call(self, address: str, method: Method, protocol: type) -> Callable[..., Awaitable[Any]]:
+        async def direct(*positional: Any, **named: Any) -> Any:
             there = self._reach(address, protocol)
-            return await self._run(there, name, lambda: answer(there.offered[protocol], protocol, name, request))
+            role: Any = there.offered[protocol]
+            return await self._run(there, method.name, lambda: getattr(role, method.name)(*positional, **named))
 
-        if self._codec:
-            return client(protocol, send)
-        return cast("T", _Direct({name: self._direct(address, protocol, name) for name in calls_of(protocol)}))
-
-    def _direct(self, address: str, protocol: type, name: str) -> Callable[..., Awaitable[Any]]:
-        async def call(*positional: Any, **named: Any) -> Any:
+        async def encoded(*positional: Any, **named: Any) -> Any:
             there = self._reach(address, protocol)
-            method = getattr(there.offered[protocol], name)
-            return await self._run(there, name, lambda: method(*positional, **named))
+            border: Any = through_codec(there.offered[protocol], protocol)
+            return await self._run(there, method.name, lambda: getattr(border, method.name)(*positional, **named))
 
-        return call
+        return encoded if self._codec else direct
 
     def _reach(self, address: str, protocol: type) -> MemoryTransport:
         there = self._network.listening.get(address)
@@ -85,9 +87,9 @@ class MemoryTransport:
             raise UnavailableError(f"{address} cannot be reached")
         return there
 
-    async def _run(self, there: MemoryTransport, name: str, work: Callable[[], Awaitable[T]]) -> T:
+    async def _run(self, there: MemoryTransport, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
         """Let the other process do it; what happened there, if word of it comes back."""
-        outcomes: list[T | ElanusError] = []
+        outcomes: list[Any] = []
 
         async def do() -> None:
             try:
@@ -96,7 +98,13 @@ class MemoryTransport:
                 outcomes.append(error)
 
         job = there.tasks.spawn(do(), name=f"{there.name}: {name}")
-        await job.wait()
+        there.running.add(job)
+        try:
+            await job.wait()
+        finally:
+            if not job.done() and name in CUT_WITH_CALLER:
+                job.cancel()
+            there.running = {one for one in there.running if not one.done()}
         if not outcomes or self._network.is_cut(self.name, there.name):
             raise ReplyLostError(f"{name} at {there.name}: the reply was lost")
         if isinstance(outcomes[0], ElanusError):
@@ -106,9 +114,11 @@ class MemoryTransport:
     async def close(self) -> None:
         for address in [address for address, one in self._network.listening.items() if one is self]:
             del self._network.listening[address]
+        for job in tuple(self.running):
+            await job.wait()
 
 
-class _Direct:
+class _Client:
     """Calls by name."""
 
     def __init__(self, calls: Mapping[str, Callable[..., Awaitable[Any]]]) -> None:

@@ -46,6 +46,7 @@ from elanus.base.errors import (
 )
 from elanus.base.limits import INTERNAL_CALLS_MAX, INTERNAL_MESSAGE_BYTES_MAX
 from elanus.nodes.codec import Method, decode_error, encode_error, methods
+from elanus.nodes.transport import CUT_WITH_CALLER
 
 T = TypeVar("T")
 Report: TypeAlias = Callable[[BaseException], None]
@@ -61,8 +62,6 @@ LONG_CALL_S_MAX: Final = 6 * 3600.0
 CONNECT_S_MAX: Final = 2.0
 LONG_CALLS: Final = frozenset({"build", "compact", "load", "assign", "apply_change"})
 """Calls that may take long while the peer is well; the keep-alive finds out about a peer that is not."""
-CUT_WITH_CALLER: Final = frozenset({"search", "query", "hybrid_search", "status", "describe"})
-"""Calls that change nothing and end when nobody waits for them any more. All others run to their end once begun."""
 
 _ERROR_MARK: Final = b"\xc1"
 _HELLO: Final = "/elanus/hello"

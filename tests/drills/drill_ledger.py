@@ -1,7 +1,9 @@
 """What a store may hold, as its clients know it: per key the set of outcomes still possible.
 
 A write under way adds its outcome to what is possible; its acknowledgement leaves only that; a refusal takes it back.
-A write whose fate is unknown leaves both. What is seen after a restart narrows each key to the one outcome seen.
+A write whose fate is unknown leaves both, and may come true as late as the next start: a delete by filter acknowledged
+in between deletes the rows it saw, so that a row which it could not see yet stays possible. (A delete by key stands
+behind it in the log, and hides it.) What is seen after a restart narrows each key to the one outcome seen.
 Each key has one writer at a time, so that its writes are ordered.
 """
 
@@ -67,6 +69,11 @@ class Ledger:
             self.possible[key] = frozenset((outcome,))
         self.counts.acknowledged += 1
         self.counts.rows += len(outcomes)
+
+    def acknowledge_filter(self, before: Mapping[int, frozenset[Outcome]]) -> None:
+        """A delete by filter was done that began when `before` was possible."""
+        self.acknowledge(dict.fromkeys(before))
+        self.possible.update({key: outcomes for key, outcomes in before.items() if None in outcomes})
 
     def take_back(self, before: Mapping[int, frozenset[Outcome]]) -> None:
         """It was refused: nothing was done."""

@@ -169,9 +169,10 @@ class Writer:
         return self.attempt(
             dict.fromkeys(keys),
             lambda: client.delete(self.kind.name, filter=text, timeout=CALL_S_MAX, retry_times=1),
+            by_filter=True,
         )
 
-    def attempt(self, outcomes: dict[int, Any], call: Any) -> bool:
+    def attempt(self, outcomes: dict[int, Any], call: Any, *, by_filter: bool = False) -> bool:
         before = self.ledger.begin(outcomes)
         try:
             call()
@@ -181,7 +182,10 @@ class Writer:
             self.codes[type(error).__name__] += 1
             self.ledger.counts.unknown += 1
             return False
-        self.ledger.acknowledge(outcomes)
+        if by_filter:
+            self.ledger.acknowledge_filter(before)
+        else:
+            self.ledger.acknowledge(outcomes)
         return True
 
     def failed(self, error: MilvusException, before: dict[int, frozenset[Outcome]]) -> bool:

@@ -1,6 +1,7 @@
 """The names of all objects. Nobody else builds or reads a key.
 
     cluster                                                                   the store's cluster id
+    probe/<token>                                                             written and deleted at start
     catalog/<intent id>-<token>.snapshot                                      the catalog after a DDL
     wal/<pchannel>/<term>/<sequence>                                          a slot of the object-store log
     collection/<collection id>/<vchannel>/
@@ -49,6 +50,11 @@ class SnapshotName(NamedTuple):
 
     intent_id: int
     token: str
+
+
+def probe(token: str) -> str:
+    """Where a start tries whether names are taken once."""
+    return f"probe/{_token(token)}"
 
 
 def collection_prefix(collection_id: int) -> str:

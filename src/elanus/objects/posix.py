@@ -41,10 +41,13 @@ _Keys = list[str]
 """Inside the class `list` is a verb."""
 
 
-async def open_posix(doors: Doors, root: str) -> PosixObjectStore:
-    """Open the store in folder `root` (absolute), which one process owns at a time. Removes leftover temporaries."""
+async def open_posix(doors: Doors, root: str, *, shared: bool = False) -> PosixObjectStore:
+    """Open the store in folder `root` (absolute), which one process owns at a time. Removes leftover temporaries.
+
+    `shared`: several processes of one machine use the folder at once, so that temporaries may be in use and stay.
+    """
     store = PosixObjectStore(doors, root)
-    await doors.compute.run_io(store.prepare)
+    await doors.compute.run_io(store.prepare, shared)
     return store
 
 
@@ -60,11 +63,11 @@ class PosixObjectStore:
         self._folders: set[str] = set()
         self._failure: str | None = None
 
-    def prepare(self) -> None:
-        """Create the folders and remove what a crash left behind. Blocking."""
+    def prepare(self, shared: bool) -> None:
+        """Create the folders and, unless others may be at work, remove what a crash left behind. Blocking."""
         self._files.make_directory(self._temporary)
         self._files.sync_directory(self._root.rpartition("/")[0] or "/")
-        for name in self._files.list(self._temporary):
+        for name in () if shared else self._files.list(self._temporary):
             self._files.remove(f"{self._temporary}/{name}")
 
     # --- verbs ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from elanus.wire.server import GrpcServer
 class Serving:
     """The server, its frontend, and what its callbacks were told."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection_age_s_max: float) -> None:
         self.frontend = MemoryFrontend()
         self.reports: list[BaseException] = []
         self.observed: list[tuple[str, int, float]] = []
@@ -29,6 +29,7 @@ class Serving:
             self.doors,
             report=self.reports.append,
             observe=lambda name, code, seconds: self.observed.append((name, code, seconds)),
+            connection_age_s_max=connection_age_s_max,
         )
 
     @property
@@ -41,7 +42,7 @@ class Serving:
 
 
 @contextmanager
-def serving(*addresses: str) -> Iterator[Serving]:
+def serving(*addresses: str, connection_age_s_max: float = 0.0) -> Iterator[Serving]:
     """A started server on a free port of 127.0.0.1 (or on these addresses)."""
     holder: list[Serving] = []
     ready = threading.Event()
@@ -51,7 +52,7 @@ def serving(*addresses: str) -> Iterator[Serving]:
         asyncio.set_event_loop(loop)
 
         async def make() -> None:
-            made = Serving()
+            made = Serving(connection_age_s_max)
             made.loop = loop
             holder.append(made)
 

@@ -30,6 +30,7 @@ FLAGS = (
     ("--host", "server.host", "ADDRESS", "address to listen on"),
     ("--port", "server.port", "PORT", "port for Milvus clients; 0 takes a free one"),
     ("--metrics-port", "server.metrics_port", "PORT", "port for /healthz and /metrics; 0 takes a free one, -1 is off"),
+    ("--connection-age-max", "server.connection_age_s_max", "SECONDS", "age at which a connection is to end; 0: never"),
     ("--log-level", "logging.level", "LEVEL", "debug, info, warning or error"),
 )
 

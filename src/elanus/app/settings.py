@@ -59,6 +59,15 @@ class ServerSettings(Section, frozen=True, kw_only=True):
         int,
         Meta(ge=-1, le=65535, description="Port for /healthz, /livez and /metrics. 0 takes a free one, -1 is off."),
     ] = 9091
+    connection_age_s_max: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=86400.0,
+            description="A client's connection of about this age, in seconds, is asked to end after its calls, so that "
+            "load spreads anew behind a TCP balancer. 0: never.",
+        ),
+    ] = 0.0
     stop_grace_s: Annotated[
         float,
         Meta(ge=0.0, le=600.0, description="Longest wait at SIGTERM for calls under way, in seconds."),

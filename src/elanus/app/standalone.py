@@ -157,7 +157,13 @@ class Standalone:
 
     async def _listen(self) -> None:
         server = self._settings.server
-        self._wire = GrpcServer(self.proxy, self.doors, report=self._on_unexpected, observe=self._metrics.observe)
+        self._wire = GrpcServer(
+            self.proxy,
+            self.doors,
+            report=self._on_unexpected,
+            observe=self._metrics.observe,
+            connection_age_s_max=server.connection_age_s_max,
+        )
         if server.unix_path:
             self.address = f"unix:{server.unix_path}"
             await self._wire.start((self.address,))

@@ -36,6 +36,7 @@ Observe: TypeAlias = Callable[[str, int, float], None]
 """Told of every answered call: name, Milvus code (0 success), seconds."""
 
 CONCURRENT_CALLS_MAX: Final = 16384
+CONNECTION_GRACE_MS: Final = 600_000
 UNIX_PATH_BYTES_MAX: Final = 107
 _UNIX: Final = "unix:"
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
@@ -55,8 +56,13 @@ _OPTIONS: Final = (
 class GrpcServer:
     """One gRPC server over one `Frontend`. Start once, stop once."""
 
-    def __init__(self, frontend: Frontend, doors: Doors, *, report: Report, observe: Observe) -> None:
+    def __init__(
+        self, frontend: Frontend, doors: Doors, *, report: Report, observe: Observe, connection_age_s_max: float = 0.0
+    ) -> None:
+        """`connection_age_s_max`: a connection of about that age (within a tenth) is asked to end after its calls, so
+        that clients behind a balancer of TCP connections spread anew over the servers there are; 0: never."""
         self._server: Any = None
+        self._connection_age_s_max = connection_age_s_max
         self._doors = doors
         self._report = report
         self._running: set[asyncio.Future[bytes | None]] = set()
@@ -77,7 +83,11 @@ class GrpcServer:
 
         InUseError when an address is taken; then nothing is served.
         """
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX)
+        options = [*_OPTIONS]
+        if self._connection_age_s_max:
+            options.append(("grpc.max_connection_age_ms", int(self._connection_age_s_max * 1000)))
+            options.append(("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS))
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX)
         server.add_generic_rpc_handlers((_Dispatch(self._handlers),))
         ports = tuple(_bind(server, address) for address in addresses)
         self._server = server

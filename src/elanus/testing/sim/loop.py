@@ -1,0 +1,222 @@
+"""An event loop in virtual time for many simulated processes at once.
+
+Theory. Every callback carries the context it was scheduled in, and the context names the life (one run of one process)
+it belongs to. So one loop can run all processes and still stop one: callbacks of a paused life are parked until it goes
+on, those of a dead one are dropped. A life with a fuse dies after so many more of its callbacks, which is to say at an
+arbitrary await.
+
+A kill closes the life's coroutines in the order of their creation. Their `finally` blocks run, as Python insists, but
+reach nothing: the life is dead before the first is closed, so that whatever they schedule is dropped, and every door
+and port they could call asks `Life.check` first.
+
+Time stands still while anything can run and jumps to the next timer when nothing can. Nothing here depends on hash
+order, object addresses or the wall clock. Timers of equal time fire in an order that the same run repeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
+from typing import Any, Final
+
+from elanus.testing.clock import Deadlock
+
+_CANCELLED_TIMERS_MAX: Final = 256
+_TASKS_BEFORE_SWEEP: Final = 64
+
+
+class Crashed(BaseException):
+    """This process is no more. Not an Exception: no code under test may catch it."""
+
+
+class State(IntEnum):
+    """What becomes of a life's callbacks."""
+
+    RUNNING = 0
+    FUSED = 1
+    """Runs; some callbacks later it dies."""
+    PAUSED = 2
+    DEAD = 3
+
+
+class Life:
+    """One run of one simulated process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.state = State.RUNNING
+        self.context = contextvars.copy_context()
+        self.context.run(_LIFE.set, self)
+        self.on_death: list[Callable[[], None]] = []
+        self._fuse = 0
+        self._parked: list[asyncio.Handle] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._sweep_at = _TASKS_BEFORE_SWEEP
+
+    def check(self) -> None:
+        """Raise `Crashed` in what is left of a dead process."""
+        if self.state is State.DEAD:
+            raise Crashed(self.name)
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """A task that belongs to this life."""
+        return asyncio.get_running_loop().create_task(coroutine, name=name, context=self.context.copy())
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """A task was made in this life's context."""
+        if len(self._tasks) >= self._sweep_at:
+            self._tasks = [one for one in self._tasks if not one.done()]
+            self._sweep_at = 2 * len(self._tasks) + _TASKS_BEFORE_SWEEP
+        self._tasks.append(task)
+
+    # --- stopping ---------------------------------------------------------------------------------------------------
+    def pause(self) -> None:
+        """Stop as SIGSTOP does: the world goes on, timers become due, nothing here runs."""
+        if self.state in (State.RUNNING, State.FUSED):
+            self.state = State.PAUSED
+
+    def resume(self) -> None:
+        """Go on; everything that became due meanwhile runs now."""
+        if self.state is State.PAUSED:
+            self.state = State.RUNNING
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, SimLoop)
+            loop.put_back(self._parked)
+            self._parked = []
+
+    def light_fuse(self, callbacks: int) -> None:
+        """Die after so many more callbacks."""
+        if self.state is State.RUNNING:
+            self._fuse = callbacks
+            self.state = State.FUSED
+
+    def kill(self) -> None:
+        """End as SIGKILL does."""
+        if self.state is State.DEAD:
+            return
+        self.state = State.DEAD
+        self._parked = []
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            _close(task, self.context)
+        for tell in self.on_death:
+            tell()
+        self.on_death = []
+
+    def takes(self, handle: asyncio.Handle) -> bool:
+        """Whether a callback of this life, which is not simply running, runs now."""
+        if self.state is State.FUSED:
+            self._fuse -= 1
+            if self._fuse >= 0:
+                return True
+            self.kill()
+        elif self.state is State.PAUSED:
+            self._parked.append(handle)
+        return False
+
+
+def _close(task: asyncio.Task[Any], context: contextvars.Context) -> None:
+    coroutine: Any = task.get_coro()
+    if task.done() or coroutine is None or getattr(coroutine, "cr_running", False):
+        return
+    setattr(task, "_log_destroy_pending", False)  # noqa: B010 - it ends here, though never run to its end
+    # What the closed coroutine raises or still wants to await is part of its death.
+    try:
+        context.copy().run(coroutine.close)
+    except (RuntimeError, Crashed):
+        return
+
+
+_LIFE: Final[contextvars.ContextVar[Life | None]] = contextvars.ContextVar("life", default=None)
+
+
+def current_life() -> Life | None:
+    """The life whose code is running; None outside all processes."""
+    return _LIFE.get()
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """See the module's head. One run, one loop."""
+
+    _ready: deque[Any]
+    _scheduled: list[Any]
+    _timer_cancelled_count: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now_s = 0.0
+        self.steps = 0
+        """Callbacks run so far."""
+
+    def time(self) -> float:
+        return self._now_s
+
+    def create_task(self, coroutine: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:  # type: ignore[override]
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=self, name=name, context=context)
+        life = _LIFE.get() if context is None else context.get(_LIFE)
+        if life is not None:
+            life.adopt(task)
+        return task
+
+    def put_back(self, handles: list[asyncio.Handle]) -> None:
+        """Let parked callbacks run next, in their order."""
+        self._ready.extend(handles)
+
+    def _run_once(self) -> None:
+        ready, timers = self._ready, self._scheduled
+        if self._timer_cancelled_count > _CANCELLED_TIMERS_MAX:
+            self._forget_cancelled()
+            timers = self._scheduled
+        if not ready:
+            self._jump()
+        while timers and timers[0]._when <= self._now_s:
+            handle = heapq.heappop(timers)
+            handle._scheduled = False
+            if handle._cancelled:
+                self._timer_cancelled_count -= 1
+            else:
+                ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            life = handle._context.get(_LIFE)
+            if life is None or life.state is State.RUNNING or (life.state is not State.DEAD and life.takes(handle)):
+                self.steps += 1
+                handle._run()
+
+    def _jump(self) -> None:
+        timers = self._scheduled
+        while timers and timers[0]._cancelled:
+            self._timer_cancelled_count -= 1
+            heapq.heappop(timers)._scheduled = False
+        if not timers:
+            raise Deadlock("all tasks wait and no timer is set")
+        self._now_s = max(self._now_s, timers[0]._when)
+
+    def _forget_cancelled(self) -> None:
+        kept = []
+        for handle in self._scheduled:
+            if handle._cancelled:
+                handle._scheduled = False
+            else:
+                kept.append(handle)
+        heapq.heapify(kept)
+        self._scheduled = kept
+        self._timer_cancelled_count = 0
+
+    def _write_to_self(self) -> None:
+        raise AssertionError("a thread calls into a simulated world")
+
+    def _process_events(self, event_list: object) -> None:
+        return
+
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        """Close a forgotten generator in the life that forgot it; a dead one's is just let go."""
+        life = _LIFE.get()
+        if not self.is_closed() and (life is None or life.state is not State.DEAD):
+            self.create_task(agen.aclose())

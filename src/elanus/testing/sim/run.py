@@ -1,0 +1,221 @@
+"""Plays one plan and says what came of it.
+
+A run: the shape starts; clients work while the injector carries out the plan; then everything is healed, the clients
+finish, the background comes to rest, every key is read once more at Strong, and all invariants are checked. A run that
+does not get that far in `LASTS_S_MAX` virtual seconds has failed, too: it has lost the ability to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import random
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from elanus.base.errors import ElanusError
+from elanus.nodes.contracts import Frontend
+from elanus.nodes.streaming.delegate import BOUNDED_STALENESS_S
+from elanus.testing.clock import Deadlock
+from elanus.testing.client import Client
+from elanus.testing.composition import Parts
+from elanus.testing.history import BrokenPromise
+from elanus.testing.invariants import check_all
+from elanus.testing.sim.faults import Injector
+from elanus.testing.sim.hosts import Host
+from elanus.testing.sim.linear import ClientHistory, check
+from elanus.testing.sim.loop import Crashed, SimLoop
+from elanus.testing.sim.network import Network, SimTransport
+from elanus.testing.sim.plan import LASTS_S, Plan
+from elanus.testing.sim.standalone import Standalone
+from elanus.testing.sim.trace import Trace
+from elanus.testing.sim.workload import FIELDS, HOT_KEYS, MAIN, Definer, Score, Worker
+
+LASTS_S_MAX: Final = 400.0
+REST_S: Final = 2.0
+
+
+@dataclass
+class Outcome:
+    """What came of a run. `failure` is empty when every invariant held."""
+
+    plan: Plan
+    failure: str = ""
+    score: Score = field(default_factory=Score)
+    struck: Counter[tuple[str, str]] = field(default_factory=Counter)
+    virtual_s: float = 0.0
+    steps: int = 0
+    trace: Trace | None = None
+    digest: str = ""
+    exits: int = 0
+
+
+class ClientSite:
+    """A client's machine: where it finds proxies, and a clock."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.trace = run.trace
+        self.name = name
+        self._run = run
+        self.host = Host(name, "client", run.plan.seed, run.trace)
+        self.life = self.host.begin()
+        self._chance = random.Random(f"{run.plan.seed} way of {name}")
+        self._transport = SimTransport(run.network, self.host)
+        self._known: dict[str, Frontend] = {}
+
+    @property
+    def proxy(self) -> Frontend:
+        address = self._chance.choice(self._run.shape.addresses())
+        if address not in self._known:
+            self._known[address] = self._transport.connect(address, Frontend)  # type: ignore[type-abstract]
+        return self._known[address]
+
+    def now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def balance(self) -> bool:
+        return self._run.shape.balance()
+
+
+class Run:
+    """One run, on a loop of its own."""
+
+    def __init__(self, plan: Plan, parts: Parts | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.plan = plan
+        self.trace = Trace(loop.time)
+        self.history = ClientHistory()
+        self.score = Score()
+        self.network = Network(random.Random(f"{plan.seed} network"), self.trace)
+        self.shape = Standalone(plan, self.trace, self.network, parts)
+        self._injector = Injector(self.shape, random.Random(f"{plan.seed} faults"))
+
+    async def play(self) -> None:
+        """See the module's head."""
+        plan = self.plan
+        self.shape.start()
+        first = ClientSite(self, "client-0")
+        await self._done([first.life.start(self._set_up(first), "set up")])
+        self._injector.begin(plan.faults)
+        working = []
+        for number in range(1, plan.load.clients + 1):
+            site = ClientSite(self, f"client-{number}")
+            worker = Worker(site, self.history, self.score, random.Random(f"{plan.seed} client {number}"), number)
+            working.append(site.life.start(worker.run(plan.load.operations), site.name))
+        site = ClientSite(self, "definer")
+        definer = Definer(site, self.score, random.Random(f"{plan.seed} definer"))
+        working.append(site.life.start(definer.run(plan.load.collections), site.name))
+        await asyncio.wait(working, timeout=LASTS_S)
+        self._injector.heal()
+        await self._done(working)
+        await self._done([first.life.start(self._wind_up(first), "wind up")])
+
+    async def _set_up(self, site: ClientSite) -> None:
+        """The collection that all share."""
+        client = Client(site, MAIN, FIELDS)
+        while True:
+            try:
+                await client.create(shard_count=self.plan.shard_count)
+                return
+            except ElanusError as error:
+                self.trace.note(site.name, "refused", f"create: {type(error).__name__}: {error.message}")
+                await site.sleep(0.1)
+
+    async def _wind_up(self, site: ClientSite) -> None:
+        """Read everything; seal everything; read it again."""
+        client = Client(site, MAIN, FIELDS)
+        worker = Worker(site, self.history, self.score, random.Random(0), 0)
+        keys = sorted({*self.history.registers, *range(HOT_KEYS)})
+        for _ in range(2):
+            await _insist(site, lambda: client.load())
+            await _insist(site, lambda: worker.read_all(keys))
+            await _insist(site, client.flush)
+            await site.sleep(REST_S)
+
+    async def _done(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """Wait for the tasks, or for something that must never happen."""
+        while tasks:
+            done, _ = await asyncio.wait(tasks, timeout=1.0, return_when=asyncio.FIRST_EXCEPTION)
+            if self.shape.broken:
+                raise self.shape.broken[0]
+            for task in [one for one in tasks if one in done]:
+                task.result()
+                tasks.remove(task)
+
+    async def check(self) -> None:
+        """Every promise."""
+        check(self.history, BOUNDED_STALENESS_S)
+        life = self.shape.host.life
+        assert life is not None
+        await self._done([life.start(check_all(self.shape.world), "check")])
+        if self.shape.broken:
+            raise self.shape.broken[0]
+
+
+async def _insist(site: ClientSite, call: Any) -> None:
+    while True:
+        try:
+            await call()
+            return
+        except ElanusError as error:
+            site.trace.note(site.name, "refused", f"{type(error).__name__}: {error.message}")
+            await site.sleep(0.2)
+
+
+def play(plan: Plan, parts: Parts | None = None) -> Outcome:
+    """Play a plan. Garbage is not collected meanwhile: nothing may happen at a moment that memory decides."""
+    gc.disable()
+    loop = SimLoop()
+    outcome = Outcome(plan)
+    unexpected: list[BaseException] = []
+
+    def on_error(_: object, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, BaseException) and not isinstance(error, Crashed | ElanusError):
+            unexpected.append(error)
+
+    loop.set_exception_handler(on_error)
+
+    async def main() -> None:
+        run = Run(plan, parts)
+        outcome.trace, outcome.score = run.trace, run.score
+        try:
+            async with asyncio.timeout(LASTS_S_MAX):
+                await run.play()
+                await run.check()
+        except TimeoutError:
+            outcome.failure = f"stuck after {LASTS_S_MAX} virtual seconds"
+        finally:
+            outcome.exits = run.shape.exits
+            for host in run.shape.hosts.values():
+                host.end()
+
+    _settle(loop, main(), outcome)
+    if unexpected and not outcome.failure:
+        outcome.failure = f"{type(unexpected[0]).__name__}: {unexpected[0]}"
+    trace = outcome.trace
+    if trace is not None:
+        outcome.struck = trace.struck
+    outcome.virtual_s, outcome.steps = loop.time(), loop.steps
+    loop.close()
+    gc.enable()
+    return outcome
+
+
+def _settle(loop: SimLoop, main: Coroutine[Any, Any, None], outcome: Outcome) -> None:
+    """Run to the end; what broke becomes the outcome's failure."""
+    task = loop.create_task(main, context=contextvars.Context())
+    try:
+        loop.run_until_complete(task)
+    except Deadlock as error:
+        outcome.failure = f"stuck: {error}"
+    except BrokenPromise as error:
+        outcome.failure = f"{error}"
+    except ElanusError as error:
+        outcome.failure = f"{type(error).__name__}: {error.message}"

@@ -1,0 +1,334 @@
+"""The clients of a run: what they do is drawn from the seed, what they saw goes into the history.
+
+All of them share a few hot keys, on which writes meet, and each inserts keys of its own. A call that is refused did
+nothing, unless its error says that the outcome is unknown; a call that got no answer in `CALL_S` may have happened. One
+more client makes, fills, reads and drops collections and partitions of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from elanus.base.errors import Action, ElanusError
+from elanus.model.channel import Position
+from elanus.model.errors import CollectionNotFoundError
+from elanus.model.requests import CollectionRequest, Consistency, ListCollectionsRequest
+from elanus.model.types import ConsistencyLevel
+from elanus.nodes.contracts import Frontend
+from elanus.testing.client import ID, VALUE, VECTOR, Client, Row
+from elanus.testing.history import BrokenPromise
+from elanus.testing.sim.linear import ClientHistory, Read, Write
+from elanus.testing.sim.trace import Trace
+
+R = TypeVar("R")
+
+CALL_S: Final = 30.0
+HOT_KEYS: Final = 10
+KEYS_OF_CLIENT: Final = 1000
+THINK_S_MAX: Final = 0.06
+MAIN: Final = "main"
+FIELDS: Final = (ID, VECTOR, VALUE)
+
+WEIGHTS: Final = {
+    "upsert": 26,
+    "insert": 12,
+    "delete": 10,
+    "patch": 3,
+    "query": 26,
+    "count": 7,
+    "search": 8,
+    "flush": 3,
+    "compact": 2,
+    "reload": 1,
+    "balance": 2,
+}
+LEVELS: Final = ("STRONG", "STRONG", "STRONG", "SESSION", "BOUNDED", "EVENTUALLY")
+
+
+class Site(Protocol):
+    """Where a client lives: a proxy to talk to now, a clock, and a way to ask for a channel to be moved."""
+
+    trace: Trace
+    name: str
+
+    @property
+    def proxy(self) -> Frontend: ...
+    def now_s(self) -> float: ...
+    async def sleep(self, seconds: float) -> None: ...
+    async def balance(self) -> bool: ...
+
+
+class Load(msgspec.Struct, frozen=True):
+    """How much is done: `clients` with `operations` each, and how many turns with collections of their own."""
+
+    clients: int = 4
+    operations: int = 80
+    collections: int = 6
+
+
+@dataclass
+class Score:
+    """What was done in a run."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    acknowledged: Counter[str] = field(default_factory=Counter)
+    unknown: int = 0
+    refused: int = 0
+
+
+class WrongAnswer(BrokenPromise):
+    """An answer that no state of the data allows."""
+
+
+class _NoAnswer(Exception):
+    """The call may or may not have happened."""
+
+
+class Worker:
+    """One client."""
+
+    def __init__(self, site: Site, history: ClientHistory, score: Score, chance: random.Random, number: int) -> None:
+        self._site = site
+        self._history = history
+        self._score = score
+        self._chance = chance
+        self._client = Client(site, MAIN, FIELDS)
+        self._own = number * KEYS_OF_CLIENT
+        self._inserted = 0
+        self._mine: list[int] = []
+        # Not those of unknown inserts: an insert that lands late stands beside what was upserted since.
+        self._session = 0
+        self._values = number << 20
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+    async def _call(self, kind: str, call: Awaitable[R], said: object) -> R:
+        """The answer. ElanusError: it was refused and did nothing. _NoAnswer: nobody knows."""
+        trace, name = self._site.trace, self._site.name
+        self._score.calls[kind] += 1
+        trace.note(name, kind, said)
+        try:
+            async with asyncio.timeout(CALL_S):
+                answer = await call
+        except TimeoutError:
+            self._score.unknown += 1
+            trace.note(name, "no answer", kind)
+            raise _NoAnswer from None
+        except ElanusError as error:
+            trace.note(name, "refused", f"{kind}: {type(error).__name__}: {error.message}")
+            if error.action is Action.CORRUPTED:
+                raise WrongAnswer(f"{kind}: {type(error).__name__}: {error.message}") from error
+            if error.action is Action.UNKNOWN:
+                self._score.unknown += 1
+                raise _NoAnswer from None
+            self._score.refused += 1
+            raise
+        self._score.acknowledged[kind] += 1
+        return answer
+
+    async def run(self, operations: int) -> None:
+        """Do so many things."""
+        kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
+        for _ in range(operations):
+            kind = self._chance.choices(kinds, weights)[0]
+            try:
+                await getattr(self, f"do_{kind}")()
+            except (ElanusError, _NoAnswer):
+                await self._site.sleep(self._chance.random() * 0.1)
+            await self._site.sleep(self._chance.random() * THINK_S_MAX)
+
+    # --- writes -----------------------------------------------------------------------------------------------------
+    def _row(self, key: int) -> Row:
+        self._values += 1
+        return {"id": key, "vector": [float(key % KEYS_OF_CLIENT), 1.0], "value": self._values}
+
+    def _keys(self) -> list[int]:
+        pool = [*range(HOT_KEYS), *self._mine[:HOT_KEYS]]
+        return sorted(self._chance.sample(pool, self._chance.randint(1, 3)))
+
+    async def _write(self, kind: str, values: dict[int, int | None], call: Awaitable[Any]) -> None:
+        begun, name = self._history.tick(), self._site.name
+        writes = [Write(name, key, value, begun) for key, value in values.items()]
+        for write in writes:
+            self._history.wrote(write)
+        try:
+            reply = await self._call(kind, call, values)
+        except ElanusError:
+            for write in writes:
+                self._history.withdraw(write)
+            raise
+        ended = self._history.tick()
+        for write in writes:
+            write.ended, write.ended_s = ended, self._site.now_s()
+        self._session = max(self._session, reply.timestamp)
+
+    async def do_upsert(self) -> None:
+        rows = [self._row(key) for key in self._keys()]
+        await self._write("upsert", {row["id"]: row["value"] for row in rows}, self._client.upsert(rows))
+
+    async def do_insert(self) -> None:
+        first = self._own + self._inserted
+        self._inserted += self._chance.randint(1, 4)
+        rows = [self._row(key) for key in range(first, self._own + self._inserted)]
+        await self._write("insert", {row["id"]: row["value"] for row in rows}, self._client.insert(rows))
+        self._mine += [row["id"] for row in rows]
+
+    async def do_delete(self) -> None:
+        keys = self._keys()
+        await self._write("delete", dict.fromkeys(keys), self._client.delete_ids(keys))
+
+    async def do_patch(self) -> None:
+        """A partial upsert of a whole row, so that it also creates."""
+        rows = [self._row(self._chance.choice(self._keys()))]
+        call = self._client.upsert(rows, partial_update=True)
+        await self._write("patch", {row["id"]: row["value"] for row in rows}, call)
+
+    # --- reads ------------------------------------------------------------------------------------------------------
+    def _level(self) -> tuple[str, Consistency]:
+        name = self._chance.choice(LEVELS)
+        token = self._session if name == "SESSION" else 0
+        return name, Consistency(level=ConsistencyLevel[name], guarantee_timestamp=token)
+
+    def _some_keys(self) -> list[int]:
+        return sorted({*self._keys(), *self._keys(), *self._keys(), *range(0, HOT_KEYS, 2)})
+
+    def _saw(self, keys: Sequence[int], found: Sequence[Row], begun: tuple[int, float], level: str) -> None:
+        values = {row["id"]: row["value"] for row in found}
+        if len(values) != len(found) or not values.keys() <= set(keys):
+            raise WrongAnswer(f"T4: asked for {list(keys)}, found {found}")
+        ended = self._history.tick()
+        for key in keys:
+            self._history.read(Read(self._site.name, key, values.get(key), begun[0], ended, begun[1], level))
+
+    async def do_query(self) -> None:
+        keys, (level, consistency) = self._some_keys(), self._level()
+        begun = (self._history.tick(), self._site.now_s())
+        call = self._client.rows(f"id in {keys}", ("id", "value"), consistency=consistency)
+        self._saw(keys, await self._call("query", call, f"{level} {keys}"), begun, level)
+
+    async def do_search(self) -> None:
+        keys, (level, consistency) = self._some_keys(), self._level()
+        begun = (self._history.tick(), self._site.now_s())
+        call = self._client.search_rows(
+            [float(keys[0] % KEYS_OF_CLIENT), 1.0],
+            len(keys),
+            filter=f"id in {keys}",
+            output_fields=("id", "value"),
+            consistency=consistency,
+        )
+        self._saw(keys, await self._call("search", call, f"{level} {keys}"), begun, level)
+
+    async def do_count(self) -> None:
+        keys = self._some_keys()
+        begun = self._history.tick()
+        count = await self._call("count", self._client.count(f"id in {keys}"), keys)
+        least, most = self._history.bounds(keys, begun, self._history.tick())
+        if not least <= count <= most:
+            raise WrongAnswer(f"T4: counted {count} of {keys}, possible are {least} to {most}")
+
+    async def read_all(self, keys: Sequence[int]) -> None:
+        """Every key, at Strong."""
+        begun = (self._history.tick(), self._site.now_s())
+        call = self._client.rows(f"id in {list(keys)}", ("id", "value"))
+        self._saw(keys, await self._call("query", call, f"STRONG {len(keys)} keys"), begun, "STRONG")
+
+    # --- upkeep -----------------------------------------------------------------------------------------------------
+    async def do_flush(self) -> None:
+        await self._call("flush", self._client.flush(), "")
+
+    async def do_compact(self) -> None:
+        await self._call("compact", self._client.compact(), "")
+
+    async def do_reload(self) -> None:
+        await self._call("release", self._client.release(), "")
+        await self._site.sleep(self._chance.random() * 0.2)
+        while True:
+            try:
+                await self._call("load", self._client.load(), "")
+                return
+            except (ElanusError, _NoAnswer):
+                await self._site.sleep(0.2)
+
+    async def do_balance(self) -> None:
+        if await self._site.balance():
+            self._score.acknowledged["move"] += 1
+
+
+class Definer:
+    """A client that makes and drops collections, alone on their names."""
+
+    def __init__(self, site: Site, score: Score, chance: random.Random) -> None:
+        self._site = site
+        self._score = score
+        self._chance = chance
+        self._name = ""
+
+    async def _surely(self, kind: str, call: Callable[[], Awaitable[Any]]) -> bool:
+        """Repeat until it succeeds; False when it met that the collection is gone."""
+        while True:
+            self._score.calls[kind] += 1
+            self._site.trace.note(self._site.name, kind, self._name)
+            try:
+                async with asyncio.timeout(CALL_S):
+                    await call()
+                self._score.acknowledged[kind] += 1
+                return True
+            except CollectionNotFoundError:
+                return False
+            except (ElanusError, TimeoutError) as error:
+                self._site.trace.note(self._site.name, "refused", f"{kind}: {type(error).__name__}: {error}")
+                if isinstance(error, ElanusError) and error.action in (Action.CORRUPTED, Action.FIX_REQUEST):
+                    raise WrongAnswer(f"{kind} {self._name}: {type(error).__name__}: {error.message}") from error
+                await self._site.sleep(0.1 + self._chance.random() * 0.3)
+
+    async def run(self, turns: int) -> None:
+        """So many collections, each made, filled, read and perhaps dropped."""
+        for turn in range(turns):
+            self._name = f"scratch{turn % 2}"
+            client = Client(self._site, self._name, FIELDS)
+            await self._surely("create", partial(client.create, shard_count=1 + self._chance.randint(0, 1)))
+            keys = list(range(turn * 10, turn * 10 + self._chance.randint(1, 5)))
+            rows = [{"id": key, "vector": [1.0, float(key)], "value": turn} for key in keys]
+            await self._surely("upsert", partial(client.upsert, rows))
+            await self._compare(client, keys)
+            await self._partition(client, keys)
+            await self._surely("drop", client.drop)
+            await self._gone()
+            await self._site.sleep(self._chance.random() * 0.3)
+
+    async def _partition(self, client: Client, keys: list[int]) -> None:
+        await self._surely("create_partition", partial(client.create_partition, "p"))
+        row = {"id": 999, "vector": [1.0, 1.0], "value": 1}
+        await self._surely("upsert", partial(client.upsert, [row], partition="p"))
+        await self._compare(client, [*keys, 999])
+        await self._surely("release", client.release)
+        await self._surely("drop_partition", partial(client.drop_partition, "p"))
+        await self._surely("load", client.load)
+        await self._compare(client, keys)
+
+    async def _compare(self, client: Client, keys: list[int]) -> None:
+        found: list[int] = []
+
+        async def ask() -> None:
+            found[:] = await client.ids()
+
+        await self._surely("query", ask)
+        if found != keys:
+            raise WrongAnswer(f"T1: {self._name} holds {found} instead of {keys}")
+
+    async def _gone(self) -> None:
+        listed: list[str] = []
+
+        async def ask() -> None:
+            listed[:] = [one.name for one in await self._site.proxy.list_collections(ListCollectionsRequest())]
+
+        await self._surely("list", ask)
+        if self._name in listed:
+            raise WrongAnswer(f"T8: {self._name} was dropped and is listed")

@@ -82,7 +82,9 @@ class Standalone:
     # --- building ---------------------------------------------------------------------------------------------------
     async def _open(self, folder: str) -> None:
         self.meta: LocalMetaStore = await open_sqlite(self.doors, f"{folder}/meta.db")
-        self.objects: PosixObjectStore = await open_posix(self.doors, f"{folder}/objects")
+        self.objects: PosixObjectStore = await open_posix(
+            self.doors, f"{folder}/objects", partial(self._on_failure, "object store")
+        )
         await self._check_cluster_id()
         initialize_thread()
         keep_heap_small()

@@ -16,6 +16,7 @@ an object whose last component has no dot gets the ending `.object` on disk. So 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from elanus.base.doors import Doors
@@ -41,12 +42,18 @@ _Keys = list[str]
 """Inside the class `list` is a verb."""
 
 
-async def open_posix(doors: Doors, root: str, *, shared: bool = False) -> PosixObjectStore:
+OnFailure = Callable[[StorageError], None]
+
+
+async def open_posix(
+    doors: Doors, root: str, on_failure: OnFailure | None = None, *, shared: bool = False
+) -> PosixObjectStore:
     """Open the store in folder `root` (absolute), which one process owns at a time. Removes leftover temporaries.
 
-    `shared`: several processes of one machine use the folder at once, so that temporaries may be in use and stay.
+    `on_failure` hears once, on the event loop, that the store takes no more puts. `shared`: several processes of one
+    machine use the folder at once, so that temporaries may be in use and stay.
     """
-    store = PosixObjectStore(doors, root)
+    store = PosixObjectStore(doors, root, on_failure)
     await doors.compute.run_io(store.prepare, shared)
     return store
 
@@ -54,7 +61,7 @@ async def open_posix(doors: Doors, root: str, *, shared: bool = False) -> PosixO
 class PosixObjectStore:
     """See the module's head. Made by `open_posix`."""
 
-    def __init__(self, doors: Doors, root: str) -> None:
+    def __init__(self, doors: Doors, root: str, on_failure: OnFailure | None = None) -> None:
         check(root.startswith("/"), f"{root!r} is not an absolute path")
         self._doors = doors
         self._files = doors.files
@@ -62,6 +69,7 @@ class PosixObjectStore:
         self._temporary = f"{self._root}/{_TEMPORARY}"
         self._folders: set[str] = set()
         self._failure: str | None = None
+        self._on_failure = on_failure
 
     def prepare(self, shared: bool) -> None:
         """Create the folders and, unless others may be at work, remove what a crash left behind. Blocking."""
@@ -73,7 +81,13 @@ class PosixObjectStore:
     # --- verbs ------------------------------------------------------------------------------------------------------
     async def put(self, key: str, data: Data) -> None:
         """See ObjectStore."""
-        await self._doors.compute.run_io(self._put, key, data)
+        try:
+            await self._doors.compute.run_io(self._put, key, data)
+        except StorageError as error:
+            if self._on_failure is not None:
+                tell, self._on_failure = self._on_failure, None
+                tell(error)
+            raise
 
     async def get(self, key: str) -> bytes:
         """See ObjectStore."""

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 import msgspec
 
 from elanus.base.doors import Doors
-from elanus.base.errors import ElanusError
+from elanus.base.errors import ElanusError, StorageError
 from elanus.base.events import Events, Level, discard
 from elanus.base.real import RealDoors, real_doors
 from elanus.base.tasks import LoopTasks
@@ -140,9 +140,9 @@ class RealGround:
 class Parts:
     """Makes the components of a process; tests override one to break it."""
 
-    async def objects(self, doors: Doors, folder: str) -> ObjectStore:
+    async def objects(self, doors: Doors, folder: str, on_failure: Callable[[StorageError], None]) -> ObjectStore:
         """The object store."""
-        return await open_posix(doors, f"{folder}/objects")
+        return await open_posix(doors, f"{folder}/objects", on_failure)
 
     def log(self, doors: Doors, folder: str, options: Options) -> Log:
         """The log."""
@@ -223,7 +223,10 @@ class World:
         ground, options = self.ground, self.options
         doors = self._starting = ground.doors(self._on_failure)
         meta = await ground.meta(doors)
-        objects: ObjectStore = RecordingObjects(await self.parts.objects(doors, ground.folder), self.object_history)
+        objects: ObjectStore = RecordingObjects(
+            await self.parts.objects(doors, ground.folder, partial(self._on_failure, "object store")),
+            self.object_history,
+        )
         log: Log = RecordingLog(self.parts.log(doors, ground.folder, options), self.log_history)
         events = Events(doors.clock.now_ms, level=Level.ERROR, sink=discard)
         execution = Execution(doors.compute, doors.random, 1)

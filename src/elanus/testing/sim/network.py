@@ -2,7 +2,7 @@
 
 What a caller may conclude is what gRPC lets it conclude. A call that met no listener, or no way to connect, was surely
 not delivered: UnavailableError. A call whose connection broke, by a lost message in either direction or by the end of
-the process that worked on it, may have been carried out: OutcomeUnknownError. A silent peer (paused, or behind a cut)
+the process that worked on it, may have been carried out: ReplyLostError. A silent peer (paused, or behind a cut)
 is given up after `SILENCE_S`; a living peer is waited for as long as it works.
 
 A doubled request is carried out twice, except for the calls of `ONCE`: no transport of ours sends a write a second time
@@ -19,8 +19,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-from elanus.base.errors import ElanusError, OutcomeUnknownError, UnavailableError
+from elanus.base.errors import ElanusError, ReplyLostError, UnavailableError
 from elanus.nodes.codec import Method, decode_error, encode_error, methods
+from elanus.nodes.transport import CUT_WITH_CALLER
 from elanus.testing.sim.hosts import Host
 from elanus.testing.sim.loop import Life, State, current_life
 from elanus.testing.sim.trace import Trace
@@ -63,13 +64,19 @@ class _Endpoint:
 class _Call:
     """A call on its way: who waits, and for whom."""
 
-    __slots__ = ("answer", "caller", "life", "server")
+    __slots__ = ("answer", "caller", "life", "server", "serving")
 
     def __init__(self, caller: Host, life: Life, answer: asyncio.Future[tuple[bool, bytes]]) -> None:
         self.caller = caller
         self.life = life
         self.answer = answer
         self.server: _Endpoint | None = None
+        self.serving: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        """End the work at the server."""
+        if self.serving is not None:
+            self.serving.cancel()
 
     def fail(self, error: ElanusError) -> None:
         """Give the call up."""
@@ -128,12 +135,12 @@ class Network:
 
         def give_up() -> None:
             if life is not None and life.state is State.PAUSED:
-                call.fail(OutcomeUnknownError(f"{host.name} does not answer"))
+                call.fail(ReplyLostError(f"{host.name} does not answer"))
 
         self._loop.call_later(SILENCE_S, give_up, context=call.life.context)
 
     def _break(self, call: _Call, after_s: float, why: str) -> None:
-        self._loop.call_later(after_s, call.fail, OutcomeUnknownError(why), context=call.life.context)
+        self._loop.call_later(after_s, call.fail, ReplyLostError(why), context=call.life.context)
 
     def calm(self) -> None:
         """Every message passes from now on."""
@@ -163,8 +170,18 @@ class Network:
                 call.server = endpoint
                 self._request(call, number, name, request, address)
             return await call.answer
+        except asyncio.CancelledError:
+            if life.state is not State.DEAD:
+                self._abandon(call, name)
+            raise
         finally:
             self._calls.pop(number, None)
+
+    def _abandon(self, call: _Call, name: str) -> None:
+        """The caller waits no more: what only reads, and what a client asked for, ends at the other side too."""
+        protocol, _, verb = name.partition(".")
+        if call.server is not None and (verb in CUT_WITH_CALLER or protocol == "Frontend"):
+            self._loop.call_later(LATENCY_S_MAX, call.cancel, context=call.server.life.context)
 
     def _refuse(self, call: _Call, why: str) -> None:
         self._loop.call_later(LATENCY_S_MAX, call.fail, UnavailableError(why), context=call.life.context)
@@ -190,7 +207,7 @@ class Network:
     def _deliver(self, call: _Call, number: int, name: str, request: bytes, endpoint: _Endpoint) -> None:
         self._trace.note(endpoint.host.name, "receive", f"{call.caller.name} {name} #{number}")
         serving = self._serve(call, number, name, request, endpoint)
-        self._loop.create_task(serving, name=name)
+        call.serving = self._loop.create_task(serving, name=name)
 
     async def _serve(self, call: _Call, number: int, name: str, request: bytes, endpoint: _Endpoint) -> None:
         method, role = endpoint.calls[name]

@@ -16,11 +16,15 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import pyarrow as pa
+from threadpoolctl import threadpool_limits
+
 from elanus.base.errors import ElanusError
+from elanus.index.kernels import initialize_thread
 from elanus.nodes.contracts import Frontend
 from elanus.nodes.streaming.delegate import BOUNDED_STALENESS_S
-from elanus.testing.clock import Deadlock
 from elanus.testing.client import Client
+from elanus.testing.clock import Deadlock
 from elanus.testing.composition import Parts
 from elanus.testing.history import BrokenPromise
 from elanus.testing.invariants import check_all
@@ -34,7 +38,7 @@ from elanus.testing.sim.standalone import Standalone
 from elanus.testing.sim.trace import Trace
 from elanus.testing.sim.workload import FIELDS, HOT_KEYS, MAIN, Definer, Score, Worker
 
-LASTS_S_MAX: Final = 400.0
+LASTS_S_MAX: Final = 120.0
 REST_S: Final = 2.0
 
 
@@ -49,8 +53,12 @@ class Outcome:
     virtual_s: float = 0.0
     steps: int = 0
     trace: Trace | None = None
-    digest: str = ""
     exits: int = 0
+
+    @property
+    def digest(self) -> str:
+        """A hash over everything that happened."""
+        return "" if self.trace is None else self.trace.digest()
 
 
 class ClientSite:
@@ -70,7 +78,7 @@ class ClientSite:
     def proxy(self) -> Frontend:
         address = self._chance.choice(self._run.shape.addresses())
         if address not in self._known:
-            self._known[address] = self._transport.connect(address, Frontend)  # type: ignore[type-abstract]
+            self._known[address] = self._transport.connect(address, Frontend)
         return self._known[address]
 
     def now_s(self) -> float:
@@ -168,8 +176,17 @@ async def _insist(site: ClientSite, call: Any) -> None:
             await site.sleep(0.2)
 
 
+def one_thread() -> None:
+    """No library may use a second thread: its timing would decide what happens."""
+    initialize_thread()
+    threadpool_limits(1)
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+
+
 def play(plan: Plan, parts: Parts | None = None) -> Outcome:
     """Play a plan. Garbage is not collected meanwhile: nothing may happen at a moment that memory decides."""
+    one_thread()
     gc.disable()
     loop = SimLoop()
     outcome = Outcome(plan)

@@ -18,9 +18,8 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from elanus.base.errors import Action, ElanusError
-from elanus.model.channel import Position
 from elanus.model.errors import CollectionNotFoundError
-from elanus.model.requests import CollectionRequest, Consistency, ListCollectionsRequest
+from elanus.model.requests import Consistency, ListCollectionsRequest
 from elanus.model.types import ConsistencyLevel
 from elanus.nodes.contracts import Frontend
 from elanus.testing.client import ID, VALUE, VECTOR, Client, Row

@@ -21,12 +21,15 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any, Final
 
 from elanus.testing.clock import Deadlock
 
 _CANCELLED_TIMERS_MAX: Final = 256
 _TASKS_BEFORE_SWEEP: Final = 64
+_context_of: Final = attrgetter("_context")
+"""The context a handle was made in, which asyncio does not tell."""
 
 
 class Crashed(BaseException):
@@ -173,7 +176,7 @@ class SimLoop(asyncio.BaseEventLoop):
             timers = self._scheduled
         if not ready:
             self._jump()
-        while timers and timers[0]._when <= self._now_s:
+        while timers and timers[0].when() <= self._now_s:
             handle = heapq.heappop(timers)
             handle._scheduled = False
             if handle._cancelled:
@@ -184,7 +187,7 @@ class SimLoop(asyncio.BaseEventLoop):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            life = handle._context.get(_LIFE)
+            life = _context_of(handle).get(_LIFE)
             if life is None or life.state is State.RUNNING or (life.state is not State.DEAD and life.takes(handle)):
                 self.steps += 1
                 handle._run()
@@ -196,7 +199,7 @@ class SimLoop(asyncio.BaseEventLoop):
             heapq.heappop(timers)._scheduled = False
         if not timers:
             raise Deadlock("all tasks wait and no timer is set")
-        self._now_s = max(self._now_s, timers[0]._when)
+        self._now_s = max(self._now_s, timers[0].when())
 
     def _forget_cancelled(self) -> None:
         kept = []

@@ -10,6 +10,7 @@ from elanus.index.contract import ResolvedIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, LIST_TYPES, Declaration
 from elanus.index.errors import IndexParameterError, IndexTypeNotServedError
 from elanus.index.scalar import auto_scalar
+from elanus.index.sparse_index import SparseInverted
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
@@ -19,7 +20,7 @@ _OTHER_METRICS: Final = {
     DataType.SPARSE_FLOAT_VECTOR: Metric.IP,
     DataType.ARRAY_OF_VECTOR: Metric.MAX_SIM_COSINE,
 }
-_SCANNED: Final = {DataType.BINARY_VECTOR: "BIN_FLAT", DataType.SPARSE_FLOAT_VECTOR: "SPARSE_INVERTED_INDEX"}
+_SCANNED: Final = {DataType.BINARY_VECTOR: "BIN_FLAT"}
 HNSW_PARAMS: Final = {"M": 18, "efConstruction": 240}
 ALLOWED_KEYS: Final = frozenset({"index_type", "metric_type", "mmap.enabled", "dim"})
 
@@ -30,8 +31,8 @@ def auto_metric(field: FieldSchema) -> Metric:
 
 
 class Auto(Declaration):
-    """For dense vectors HNSW over raw floats, for binary and sparse ones the exact search; for scalars whatever fits
-    the field."""
+    """For dense vectors HNSW over raw floats, for sparse ones postings, for binary ones the exact search; for scalars
+    whatever fits the field."""
 
     name = "AUTOINDEX"
     data_types = FLOAT_TYPES | LIST_TYPES | {DataType.INT8_VECTOR, DataType.BINARY_VECTOR, DataType.SPARSE_FLOAT_VECTOR}
@@ -53,4 +54,6 @@ class Auto(Declaration):
             return auto_scalar(field).resolve(params, field)
         if field.data_type in _SCANNED:
             return ResolvedIndex(_SCANNED[field.data_type], Metric(params["metric_type"]), {}, needs_file=False)
+        if field.data_type is DataType.SPARSE_FLOAT_VECTOR:
+            return SparseInverted().resolve(params, field)
         return ResolvedIndex("HNSW", Metric(params["metric_type"]), dict(HNSW_PARAMS), needs_file=True)

@@ -1,6 +1,6 @@
-"""The file of an index: what faiss wrote, then a trailer that says what it is.
+"""The file of an index: what faiss wrote, or arrays of our own, then a trailer that says what it is.
 
-    faiss bytes | trailer (JSON) | trailer length, u32 | CRC-32 of trailer, u32 | magic, 8 bytes
+    faiss bytes or arrays | trailer (JSON) | trailer length, u32 | CRC-32 of trailer, u32 | magic, 8 bytes
 
 The trailer comes last so that faiss finds its own format at offset 0 and the file maps as it is. The magic carries the
 format version. Reading maps: nothing of the vectors is copied. The checksum of the whole file is the manifest's affair.
@@ -8,13 +8,15 @@ format version. Reading maps: nothing of the vectors is copied. The checksum of 
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from elanus.base.errors import CorruptedError
 from elanus.index.kernels import library
@@ -22,6 +24,8 @@ from elanus.index.parameters import Setting
 from elanus.model.types import Metric
 
 MAGIC: Final = b"ELNSIDX1"
+ALIGNMENT: Final = 4096
+"""Of sections, in bytes: a page of memory and a sector of a disk."""
 FOOTER: Final = struct.Struct("<II8s")
 
 
@@ -34,8 +38,16 @@ class Effort(msgspec.Struct, frozen=True):
     candidates: int = 0
 
 
+class Section(msgspec.Struct, frozen=True):
+    """An array within the file: NumPy's name of its dtype, its shape, and where its bytes begin."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
 class Trailer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an index file holds."""
+    """What an index file holds. `sections` are the arrays of an index of our own, by name."""
 
     index_type: str
     metric: Metric
@@ -43,6 +55,7 @@ class Trailer(msgspec.Struct, frozen=True, omit_defaults=True):
     dimension: int
     params: dict[str, Setting] = {}
     efforts: tuple[Effort, ...] = ()
+    sections: dict[str, Section] = {}
 
 
 def write(index: Any, trailer: Trailer) -> Sequence[memoryview]:
@@ -54,6 +67,32 @@ def write_parts(body: Sequence[memoryview], trailer: Trailer) -> Sequence[memory
     """The parts of the file of any index: what it says of itself comes last."""
     text = msgspec.json.encode(trailer)
     return [*body, memoryview(text + FOOTER.pack(len(text), zlib.crc32(text), MAGIC))]
+
+
+def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], trailer: Trailer) -> Sequence[memoryview]:
+    """The parts of the file of an index that is arrays, each at a multiple of `ALIGNMENT`."""
+    body: list[memoryview] = []
+    sections: dict[str, Section] = {}
+    offset = 0
+    for name, array in arrays.items():
+        flat = np.ascontiguousarray(array)
+        sections[name] = Section(flat.dtype.str, flat.shape, offset)
+        padding = -flat.nbytes % ALIGNMENT
+        body += [memoryview(flat.reshape(-1).view(np.uint8).data), memoryview(bytes(padding))]
+        offset += flat.nbytes + padding
+    return write_parts(body, msgspec.structs.replace(trailer, sections=sections))
+
+
+def read_array(data: memoryview, trailer: Trailer, name: str) -> npt.NDArray[Any]:
+    """An array that `write_arrays` wrote, viewing `data`; `CorruptedError` if the file is too short for it."""
+    section = trailer.sections.get(name)
+    if section is None:
+        raise CorruptedError(f"index file: no section {name}")
+    dtype = np.dtype(section.dtype)
+    count = math.prod(section.shape)
+    if section.offset + count * dtype.itemsize > len(data):
+        raise CorruptedError(f"index file: section {name} reaches beyond the end")
+    return np.frombuffer(data, dtype, count, section.offset).reshape(section.shape)
 
 
 def read_trailer(data: memoryview) -> Trailer:

@@ -28,6 +28,7 @@ from typing import Final
 import numpy as np
 
 from elanus.base.errors import check
+from elanus.index.complete import CompleteIndex
 from elanus.index.contract import Bools, Found, RowMask, Rows, SearchParams, VectorIndex
 from elanus.index.exact import (
     best_among,
@@ -78,6 +79,8 @@ def search_planned(
     if mask is not None:
         check(len(mask.keep) == len(vectors), "the mask is of other rows")
         mask = None if mask.count == len(vectors) else mask
+    if isinstance(index, CompleteIndex):
+        return index.search(request.queries, request.k, mask, request.params)
     if "radius" in request.params:
         return _search_range(index, vectors, request, mask)
     return _search_best(index, vectors, request, mask)
@@ -87,6 +90,8 @@ def estimate_us(
     index: VectorIndex | None, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None = None
 ) -> float:
     """Estimated microseconds on one core; tells a caller whether to stay on its thread."""
+    if isinstance(index, CompleteIndex):
+        return index.queries_cost_us(request.queries, mask)
     exact = _exact_us(vectors, request, mask)
     if index is None:
         return exact

@@ -24,7 +24,7 @@ from elanus.index.ivf_flat import IvfFlat
 from elanus.index.multi import MULTI_METRICS
 from elanus.index.parameters import NumberParameter
 from elanus.index.scalar import SCALAR_TYPES
-from elanus.index.sparse import SparseInverted, SparseWand
+from elanus.index.sparse_index import SparseInverted, SparseWand
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
@@ -34,14 +34,14 @@ INDEX_ROWS_MIN: Final = 1024
 _FILE_TYPES: Final[tuple[FileIndexType, ...]] = (
     Hnsw(),
     IvfFlat(),
+    SparseInverted(),
+    SparseWand(),
 )
 _OTHER_TYPES: Final[tuple[IndexType, ...]] = (
     Auto(),
     Flat(),
     BinFlat(),
     BinIvfFlat(),
-    SparseInverted(),
-    SparseWand(),
     *SCALAR_TYPES,
 )
 INDEX_TYPES: Final[Mapping[str, IndexType]] = {one.name.upper(): one for one in (*_FILE_TYPES, *_OTHER_TYPES)}

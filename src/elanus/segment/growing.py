@@ -169,7 +169,7 @@ class GrowingSegment:
             field = self.schema.field_by_id(field_id)
             check(field is not None, f"no field {field_id}")
             assert field is not None
-            found = searchable(values, field, is_sealed=False)
+            found = searchable(values, field)
         self._searchable[field_id] = found
         return found
 

@@ -98,7 +98,7 @@ class SealedSegment:
             field = self.schema.field_by_id(field_id)
             check(field is not None, f"segment {self.entry.segment_id}: no field {field_id}")
             assert field is not None
-            known = searchable(self.column(field_id).values, field, is_sealed=True)
+            known = searchable(self.column(field_id).values, field)
             self._searchable[field_id] = known
         return known
 

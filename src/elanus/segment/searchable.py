@@ -19,13 +19,13 @@ DENSE_TYPES = frozenset(
 """Types searched as float32, whatever they are stored as."""
 
 
-def searchable(values: Values, field: FieldSchema, *, is_sealed: bool) -> Vectors | ScoredVectors:
+def searchable(values: Values, field: FieldSchema) -> Vectors | ScoredVectors:
     """A whole column; nothing is copied, and what is computed at first need is kept in it."""
     data_type = field.data_type
     if data_type is DataType.ARRAY_OF_VECTOR:
         return MultiVectors(values, field.dimension)
     if data_type is DataType.SPARSE_FLOAT_VECTOR:
-        return SparseVectors(values, is_sealed)
+        return SparseVectors(values)
     dense = np.asarray(values)
     return BinaryVectors(dense) if data_type is DataType.BINARY_VECTOR else Vectors(dense)
 

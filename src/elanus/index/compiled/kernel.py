@@ -10,9 +10,11 @@ where there is no such folder it is compiled again by each process. `NUMBA_DISAB
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
@@ -38,9 +40,15 @@ def _library() -> ModuleType:
     """numba itself, loaded at the first call (about 0.3 s)."""
     import numba
 
-    if not os.environ.get("NUMBA_CACHE_DIR"):
-        numba.config.CACHE_DIR = private_folder(FOLDER) or ""
+    base = os.environ.get("NUMBA_CACHE_DIR") or private_folder(FOLDER)
+    numba.config.CACHE_DIR = os.path.join(base, _sources_stamp()) if base else ""  # type: ignore[attr-defined]
     return numba
+
+
+def _sources_stamp() -> str:
+    """A name for the text of all kernels: numba itself does not notice when a part in another file changed."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return f"{zlib.crc32(b''.join(file.read_bytes() for file in files)):08x}"
 
 
 class Part(Generic[P, R]):

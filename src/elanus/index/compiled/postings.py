@@ -151,7 +151,7 @@ def _exact(lists: Lists, terms: Terms, begins: Ints64, ends: Ints64, row: int) -
         at = _seek(lists.rows, begins[term], ends[term], row)
         if at < ends[term] and lists.rows[at] == row:
             total += lists.weights[at] * terms.weights[term]
-    return np.float32(total)
+    return np.float32(total)  # type: ignore[return-value]
 
 
 @part

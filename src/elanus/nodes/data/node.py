@@ -16,7 +16,7 @@ from elanus.base.errors import check
 from elanus.base.memory import release_memory
 from elanus.index.registry import build, resolve
 from elanus.index.vectors import as_float32
-from elanus.model.columns import Column
+from elanus.model.columns import Column, Values
 from elanus.model.segment import IndexFile, SegmentEntry
 from elanus.nodes.contracts import BuildTask, CompactTask
 from elanus.objects import paths
@@ -88,8 +88,11 @@ class DataNode:
         return segment
 
 
-def _indexable(column: Column) -> np.ndarray:
-    """Vectors as float32, C-contiguous; null rows are zeros, which searches mask out."""
+def _indexable(column: Column) -> Values:
+    """Vectors as builds take them: dense ones float32 and C-contiguous, others as they are stored. Null rows are zeros
+    or empty, which searches mask out."""
+    if not isinstance(column.values, np.ndarray):
+        return column.values
     values = as_float32(np.asarray(column.values))
     if column.valid is not None:
         values = np.where(column.valid[:, None], values, np.float32(0))

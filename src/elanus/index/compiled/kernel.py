@@ -3,8 +3,7 @@
 A kernel is written as a plain function over arrays and numbers, decorated with `kernel(twin)`; what only other kernels
 call is decorated with `part`. Nothing is compiled, and numba is not loaded, before the first call of a kernel. Compiled
 code releases the GIL and is kept in a folder of this user's (`base.private_folder`), or where `NUMBA_CACHE_DIR` says;
-where there is no such folder it is compiled again by each process. `NUMBA_DISABLE_JIT` is numba's own switch; with
-`ELANUS_KERNELS=numpy` the twins run although numba is there.
+where there is no such folder it is compiled again by each process.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from elanus.base.private_folder import private_folder
@@ -23,7 +22,6 @@ from elanus.base.private_folder import private_folder
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SWITCH: Final = "ELANUS_KERNELS"
 FOLDER: Final = "kernels"
 FAST_MATH: Final = frozenset({"nsz", "nnan", "ninf", "reassoc", "contract", "arcp"})
 """What the compiler may assume of sums: any order, no NaN. Inputs are checked to be finite when they arrive."""
@@ -32,16 +30,16 @@ FAST_MATH: Final = frozenset({"nsz", "nnan", "ninf", "reassoc", "contract", "arc
 @cache
 def is_compiled() -> bool:
     """Whether kernels run compiled in this process."""
-    return os.environ.get(SWITCH, "") != "numpy" and find_spec("numba") is not None
+    return find_spec("numba") is not None
 
 
 @cache
-def _library() -> ModuleType:
+def _library() -> Any:
     """numba itself, loaded at the first call (about 0.3 s)."""
     import numba
 
     base = os.environ.get("NUMBA_CACHE_DIR") or private_folder(FOLDER)
-    numba.config.CACHE_DIR = os.path.join(base, _sources_stamp()) if base else ""  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = os.path.join(base, _sources_stamp()) if base else ""
     return numba
 
 
@@ -89,7 +87,7 @@ class Kernel(Part[P, R]):
         return self._chosen is not None
 
     def compiled(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The loop, compiled, whatever the switch says; for tests."""
+        """The loop, compiled, for tests."""
         return self.dispatcher()(*args, **kwargs)  # type: ignore[no-any-return]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -168,8 +168,10 @@ def _bound_window(lists: Lists, terms: Terms, begins: Ints64, ends: Ints64, boun
 
 
 @part
-def _add_up(lists: Lists, begin: int, end: int, weight: float, window: int, sums: Floats32, touched: Flags) -> None:
+def _add_up(lists: Lists, span: tuple[int, int], weight: float, window: int, sums: Floats32, touched: Flags) -> None:
+    """Add the term's postings [span) to the sums of their rows, and mark these where `touched` is not empty."""
     factor = np.float32(weight)
+    begin, end = span
     if len(touched):
         for at in range(begin, end):
             place = lists.rows[at] - window
@@ -220,10 +222,10 @@ def _only_above(found: Ints32, count: int, sums: Floats32, limit: float) -> int:
 
 
 @part
-def _look_up(lists: Lists, begin: int, end: int, weight: float, window: int, found: Ints32, sums: Floats32) -> None:
+def _look_up(lists: Lists, span: tuple[int, int], weight: float, window: int, found: Ints32, sums: Floats32) -> None:
     """Add the term to the sums of the places found."""
     factor = np.float32(weight)
-    at = begin
+    at, end = span
     for place in found:
         at = _seek(lists.rows, at, end, window + place)
         if at == end:
@@ -270,7 +272,7 @@ def best_rows(lists: Lists, terms: Terms, wanted: Wanted) -> Best:
         touched = no_marks if terms.prunes and least >= 0 else marks
         for place in range(skipped, count_terms):
             term = order[place]
-            _add_up(lists, begins[term], ends[term], terms.weights[term], window, sums, touched)
+            _add_up(lists, (begins[term], ends[term]), terms.weights[term], window, sums, touched)
         places = _candidates(sums, touched, least / slack - prefix[skipped], found)
         if len(wanted.keep):
             places = _only_kept(found, places, wanted.keep, window)
@@ -280,9 +282,9 @@ def best_rows(lists: Lists, terms: Terms, wanted: Wanted) -> Best:
                 break
             term = order[weaker]
             if ends[term] - begins[term] < SCATTERED * places:
-                _add_up(lists, begins[term], ends[term], terms.weights[term], window, sums, no_marks)
+                _add_up(lists, (begins[term], ends[term]), terms.weights[term], window, sums, no_marks)
             else:
-                _look_up(lists, begins[term], ends[term], terms.weights[term], window, found[:places], sums)
+                _look_up(lists, (begins[term], ends[term]), terms.weights[term], window, found[:places], sums)
         for place in found[:places]:
             if terms.prunes and sums[place] * slack <= least:
                 continue

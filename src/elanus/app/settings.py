@@ -167,6 +167,15 @@ class LoggingSettings(Section, frozen=True, kw_only=True):
     ] = "text"
 
 
+class ClusterSettings(Section, frozen=True, kw_only=True):
+    """A cluster: each role a process."""
+
+    lease_s: Annotated[
+        float,
+        Meta(ge=0.5, le=600.0, description="A process that was not heard of for so long is replaced, in seconds."),
+    ] = 15.0
+
+
 class EmbeddedSettings(Section, frozen=True, kw_only=True):
     """The helper process behind `elanus.connect`."""
 
@@ -187,6 +196,7 @@ class Settings(Section, frozen=True, kw_only=True):
     index: IndexSettings = IndexSettings()
     compute: ComputeSettings = ComputeSettings()
     logging: LoggingSettings = LoggingSettings()
+    cluster: ClusterSettings = ClusterSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
 
 

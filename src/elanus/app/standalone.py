@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from elanus.app import logs
 from elanus.app.metrics import ServerMetrics
+from elanus.app.roles import Footing, Roles
 from elanus.app.settings import Settings
 from elanus.base.errors import Action, CorruptedError, ElanusError, InvariantError
 from elanus.base.events import Events, Level
@@ -27,20 +28,12 @@ from elanus.meta.local import LocalMetaStore
 from elanus.meta.records import CLUSTER, Cluster
 from elanus.meta.sqlite import open_sqlite
 from elanus.model.arrow import leave_pandas_out
-from elanus.nodes.contracts import Data, ProxyCache, Query, Streaming
-from elanus.nodes.coordinator.background import BackgroundLimits
-from elanus.nodes.coordinator.coordinator import Coordinator
-from elanus.nodes.coordinator.ground import Peers, Surroundings
-from elanus.nodes.coordinator.leader import Leader, elect
-from elanus.nodes.data.node import DataNode
-from elanus.nodes.proxy.proxy import Proxy
-from elanus.nodes.query.node import QueryNode
-from elanus.nodes.streaming.flush import Storage
-from elanus.nodes.streaming.node import StreamingLimits, StreamingNode
+from elanus.nodes.contracts import ProxyCache, Streaming
+from elanus.nodes.coordinator.election import Candidate, Office
+from elanus.nodes.membership import Peers
 from elanus.objects import paths
 from elanus.objects.posix import PosixObjectStore, open_posix
 from elanus.objects.store import ObjectNotFoundError
-from elanus.search.execute import Execution
 from elanus.wal.file import FileLog
 from elanus.wire.server import GrpcServer
 
@@ -90,31 +83,14 @@ class Standalone:
         keep_heap_small()
         threadpool_limits(1, user_api="blas")
         pa.set_memory_pool(pa.system_memory_pool())
-        self._build_roles(folder)
-        self.leader: Leader = await elect(
-            Surroundings(NODE_ID, self.doors, self.meta, self.objects, self.events),
-            self._peers,
-            self._background_limits(),
-            self._settings.log.pchannel_count,
-        )
-        self.coordinator.lead(self.leader)
-        await self.leader.start()
+        roles = self._build_roles(folder)
+        office = Office(Candidate(roles.surroundings(NODE_ID)))
+        await office.win()
+        await self.coordinator.take_over(office)
         await self._listen()
 
-    def _background_limits(self) -> BackgroundLimits:
-        compaction = self._settings.compaction
-        return BackgroundLimits(
-            segment_bytes_max=self._settings.segment.segment_bytes_max,
-            retention_ms=compaction.retention_ms,
-            compacts=compaction.enabled,
-            merge_count_min=compaction.segment_count_min,
-            deleted_ratio_min=compaction.deleted_ratio_min,
-        )
-
-    def _build_roles(self, folder: str) -> None:
+    def _build_roles(self, folder: str) -> Roles:
         settings, doors = self._settings, self.doors
-        threads = settings.compute.serving_threads or available_cores()
-        execution = Execution(doors.compute, doors.random, threads)
         log = FileLog(
             doors,
             f"{folder}/wal",
@@ -122,25 +98,28 @@ class Standalone:
             guard=self._lock.check,
             events=self.events,
         )
-        storage = Storage(doors, self.meta, self.objects, partial(doors.files.free_bytes, folder))
-        limits = StreamingLimits(
-            growing_bytes_max=settings.segment.flush_bytes_max,
-            growing_bytes_stop=settings.segment.growing_bytes_max,
-            growing_idle_s=settings.segment.flush_idle_s,
-            free_bytes_min=settings.storage.free_bytes_min,
-            retention_ms=settings.compaction.retention_ms,
+        footing = Footing(
+            doors,
+            self.meta,
+            self.objects,
+            log,
+            self.events,
+            settings,
+            partial(doors.files.free_bytes, folder),
+            serving_threads=settings.compute.serving_threads or available_cores(),
+            building_threads=settings.index.build_threads or available_cores(),
         )
-        self.streaming = StreamingNode(NODE_ID, storage, log, execution, limits, self.events)
-        self.query = QueryNode(doors, self.objects, execution)
-        self.data = DataNode(doors, self.objects, settings.index.build_threads or available_cores())
-        self.coordinator = Coordinator()
+        roles = Roles(footing)
+        self.streaming = roles.streaming(NODE_ID)
+        self.query = roles.query()
         streaming: dict[int, Streaming] = {NODE_ID: self.streaming}
-        query: dict[int, Query] = {NODE_ID: self.query}
-        data: list[Data] = [self.data]
-        self.streaming.connect(self.coordinator, query)
-        self.proxy = Proxy(doors, self.coordinator, streaming)
-        proxies: list[ProxyCache] = [self.proxy]
-        self._peers = Peers(streaming, query, data, proxies)
+        proxies: dict[int, ProxyCache] = {}
+        peers = Peers(streaming, {NODE_ID: self.query}, {NODE_ID: roles.data()}, proxies)
+        self.coordinator = roles.coordinator(peers, adopts=False)
+        self.streaming.connect(self.coordinator, peers.query)
+        self.proxy = roles.proxy(self.coordinator, streaming)
+        proxies[NODE_ID] = self.proxy
+        return roles
 
     async def _check_cluster_id(self) -> None:
         """Store and meta carry one cluster id; a stranger's folder is refused."""
@@ -191,7 +170,7 @@ class Standalone:
         """Why the server cannot serve; empty when it can."""
         if self._failed.done():
             return str(self._failed.exception())
-        closed = [name for name in self.leader.pchannels if not self.streaming.is_open(name)]
+        closed = [name for name in self.coordinator.leader.pchannels if not self.streaming.is_open(name)]
         return f"channels without a log: {', '.join(closed)}" if closed else ""
 
     def metrics(self) -> bytes:

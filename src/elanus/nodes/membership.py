@@ -9,20 +9,23 @@ Ids are drawn from a counter in the meta store, one per start of a process, so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from elanus.base.doors import Doors
-from elanus.base.errors import Action, ElanusError, FencedError, UnavailableError
+from elanus.base.doors import Doors, Tasks
+from elanus.base.errors import Action, ElanusError, FencedError, ReplyLostError, UnavailableError
 from elanus.meta.catalog import create_or_replace, fetch, run
 from elanus.meta.follow import follow
 from elanus.meta.records import NODE_ID_BOUND, NODES, NodeIdBound, NodeRecord, decode, encode
 from elanus.meta.store import MetaStore, Put, Snapshot
 from elanus.nodes.contracts import Data, ProxyCache, Query, Streaming
 from elanus.nodes.transport import Transport
+
+T = TypeVar("T")
 
 LEASE_S: Final = 15.0
 RETRY_S: Final = 0.5
@@ -66,6 +69,35 @@ class Peers:
         """Ids of those that are not about to leave, sorted."""
         return sorted(node_id for node_id in nodes if node_id not in self.draining)
 
+    async def while_there(self, tasks: Tasks, node_id: int, call: Coroutine[Any, Any, T]) -> T:
+        """The outcome of a call to a node. ReplyLostError when the node leaves before it is known: it may sleep, and
+        would keep its caller waiting."""
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+        async def do() -> None:
+            try:
+                result = await call
+            except ElanusError as error:
+                if not outcome.done():
+                    outcome.set_exception(error)
+            else:
+                if not outcome.done():
+                    outcome.set_result(result)
+
+        def look() -> None:
+            there = any(node_id in nodes for nodes in (self.streaming, self.query, self.data, self.proxies))
+            if not there and not outcome.done():
+                outcome.set_exception(ReplyLostError(f"node {node_id} has left"))
+
+        job = tasks.spawn(do(), name=f"call to node {node_id}")
+        leave = self.changes.subscribe(look)
+        try:
+            return await outcome
+        finally:
+            leave()
+            job.cancel()
+
 
 class Membership:
     """Keeps a `Peers` up to date from the meta store."""
@@ -77,6 +109,7 @@ class Membership:
         self._nodes: dict[str, dict[int, Any]] = {role: {} for role in PROTOCOLS}
         self._records: dict[int, NodeRecord] = {}
         self._draining: set[int] = set()
+        self._listed = asyncio.Event()
         self.peers = Peers(
             streaming=self._nodes["streaming"],
             query=self._nodes["query"],
@@ -86,9 +119,10 @@ class Membership:
             draining=self._draining,
         )
 
-    def start(self) -> None:
-        """Follow the list from now on; who is there already is known a little later."""
+    async def start(self) -> None:
+        """Follow the list from now on; returns when it was read."""
         self._doors.tasks.spawn(self._follow(), name="follow nodes")
+        await self._listed.wait()
 
     async def _follow(self) -> None:
         async for step in follow(self._doors.clock, self._meta, NODES):
@@ -104,6 +138,7 @@ class Membership:
                         self._leave(_id_of(event.key))
                     else:
                         self._join(decode(NodeRecord, event.item.value, f"meta key {event.key}"))
+            self._listed.set()
             self.peers.changes.notify()
 
     def _join(self, record: NodeRecord) -> None:

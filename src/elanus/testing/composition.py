@@ -34,9 +34,11 @@ from elanus.nodes.codec import through_codec
 from elanus.nodes.contracts import Coordinator, Data, Frontend, ProxyCache, Query, Streaming
 from elanus.nodes.coordinator.background import BackgroundLimits
 from elanus.nodes.coordinator.coordinator import Coordinator as CoordinatorRole
-from elanus.nodes.coordinator.ground import Peers, Surroundings
-from elanus.nodes.coordinator.leader import Leader, elect
+from elanus.nodes.coordinator.election import Candidate, Office
+from elanus.nodes.coordinator.ground import Surroundings
+from elanus.nodes.coordinator.leader import Leader, LeaderLimits
 from elanus.nodes.data.node import DataNode
+from elanus.nodes.membership import Peers
 from elanus.nodes.proxy.proxy import Proxy
 from elanus.nodes.query.node import QueryNode
 from elanus.nodes.streaming.flush import Storage
@@ -178,8 +180,12 @@ class Process:
     streaming: StreamingNode
     query: Mapping[int, QueryNode]
     data: DataNode
-    leader: Leader
-    coordinator: Coordinator
+    coordinator: CoordinatorRole
+
+    @property
+    def leader(self) -> Leader:
+        """What leads now."""
+        return self.coordinator.leader
 
 
 @dataclass(slots=True)
@@ -242,22 +248,22 @@ class World:
         streaming = self.parts.streaming(1, storage, log, execution, limits, events)
         query = {number: self.parts.query(doors, objects, execution) for number in range(1, options.query_nodes + 1)}
         data = self.parts.data(doors, objects)
-        coordinator = CoordinatorRole()
-        known_coordinator = self._bordered(coordinator, Coordinator)
         known_streaming = {1: self._bordered(streaming, Streaming)}
         known_query = {number: self._bordered(node, Query) for number, node in query.items()}
+        peers_proxies: dict[int, ProxyCache] = {}
+        peers = Peers(known_streaming, known_query, {1: self._bordered(data, Data)}, peers_proxies)
+        background = BackgroundLimits(options.segment_bytes_max, options.retention_ms)
+        bounds = LeaderLimits(background, options.pchannel_count)
+        coordinator = CoordinatorRole(lambda office: self.parts.leader(Leader(office, peers, bounds)))
+        known_coordinator = self._bordered(coordinator, Coordinator)
         streaming.connect(known_coordinator, known_query)
         proxy = Proxy(doors, known_coordinator, known_streaming)
-        peers = Peers(known_streaming, known_query, [self._bordered(data, Data)], [self._bordered(proxy, ProxyCache)])
-        ground_of_leader = Surroundings(1, doors, meta, objects, events)
-        background = BackgroundLimits(options.segment_bytes_max, options.retention_ms)
-        leader = self.parts.leader(await elect(ground_of_leader, peers, background, options.pchannel_count))
-        coordinator.lead(leader)
+        peers_proxies[1] = self._bordered(proxy, ProxyCache)
         frontend = self._bordered(proxy, Frontend)
-        self._process = Process(
-            doors, meta, objects, log, events, frontend, streaming, query, data, leader, coordinator
-        )
-        await leader.start()
+        self._process = Process(doors, meta, objects, log, events, frontend, streaming, query, data, coordinator)
+        office = Office(Candidate(Surroundings(1, doors, meta, objects, events)))
+        await office.win()
+        await coordinator.take_over(office)
 
     def _bordered(self, role: Any, protocol: Callable[..., R]) -> R:
         return through_codec(role, cast("type[R]", protocol)) if self.options.codec else cast("R", role)

@@ -37,6 +37,10 @@ class Network:
         """Undo `cut`."""
         self._cuts.discard(frozenset((one, other)))
 
+    def vanish(self, name: str) -> None:
+        """The process of that name is gone: nobody listens at its addresses."""
+        self.listening = {address: one for address, one in self.listening.items() if one.name != name}
+
     def is_cut(self, one: str, other: str) -> bool:
         """Whether the way between them is cut."""
         return frozenset((one, other)) in self._cuts

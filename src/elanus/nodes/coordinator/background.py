@@ -10,13 +10,13 @@ a merge would replace wait with them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from elanus.base.errors import Action, ElanusError
+from elanus.base.errors import Action, ElanusError, UnavailableError
 from elanus.meta.manifests import Refused, ShardEdit
 from elanus.meta.records import Collection, CollectionState
 from elanus.meta.store import Compare
@@ -88,16 +88,16 @@ class Background:
         self._ids = ids
         self._guard = guard
         self._limits = limits
-        self._data: list[Data] = []
+        self._data: Mapping[int, Data] = {}
         self._dirty: dict[int, float] = {}
         self._expiries: dict[int, float] = {}
         self._wake = asyncio.Event()
         self._compactions: dict[int, _Compaction] = {}
         self._manual: dict[str, list[tuple[int, tuple[SegmentEntry, ...]]]] = {}
 
-    def start(self, data: Iterable[Data]) -> None:
+    def start(self, data: Mapping[int, Data]) -> None:
         """Begin working with these data nodes."""
-        self._data = list(data)
+        self._data = data
         self._doors.tasks.spawn(self._work_for_ever(), name="background work")
 
     def mark(self, collection_id: int) -> None:
@@ -126,7 +126,7 @@ class Background:
                 again |= await self._work_on_shard(stored.record, vchannel, calm)
             except ElanusError as error:
                 self._events.warning("background.task_failed", shard=vchannel, error=error.message)
-                again |= error.action in (Action.RETRY, Action.ELSEWHERE)
+                again |= error.action in (Action.RETRY, Action.ELSEWHERE, Action.UNKNOWN)
         if again and collection_id not in self._dirty:
             self._doors.tasks.spawn(self._mark_later(collection_id, marked_s), name="background retry")
 
@@ -195,6 +195,12 @@ class Background:
             del self._expiries[collection_id]
             self.mark(collection_id)
 
+    def _node(self) -> Data:
+        """A data node."""
+        for node_id in sorted(self._data):
+            return self._data[node_id]
+        raise UnavailableError("there is no data node now")
+
     # --- tasks ------------------------------------------------------------------------------------------------------
     async def _build(
         self, collection: Collection, vchannel: str, entry: SegmentEntry, definition: IndexDefinition
@@ -207,7 +213,7 @@ class Background:
             schema=collection.schema,
             token=self._doors.random.token(),
         )
-        file = await self._data[0].build(task)
+        file = await self._node().build(task)
         stored = self._catalog.collections.get(collection.collection_id)
         definitions = () if stored is None else stored.record.indexes
         if all(known.index_id != definition.index_id for known in definitions):
@@ -249,7 +255,7 @@ class Background:
             expire_before=self._expire_before(collection),
             token=self._doors.random.token(),
         )
-        output = await self._data[0].compact(task)
+        output = await self._node().compact(task)
         edit = ShardEdit(manifest.vchannel, replace_segments(inputs, output, purge_before))
         outcome = await self._manifests.commit((edit,), (self._guard,))
         if isinstance(outcome, Refused):

@@ -32,12 +32,12 @@ async def to_the_end(tasks: Tasks, steps: Coroutine[Any, Any, None], name: str) 
             outcome.set_result(None)
         except ElanusError as error:
             outcome.set_exception(error)
-        finally:
-            if not outcome.done():
-                outcome.set_exception(OutcomeUnknownError(f"{name}: the coordinator stopped"))
 
-    tasks.spawn(take(), name=name)
-    await asyncio.shield(outcome)
+    job = tasks.spawn(take(), name=name)
+    await job.wait()
+    if not outcome.done():
+        raise OutcomeUnknownError(f"{name}: the coordinator stopped")
+    outcome.result()
 
 
 def uninterrupted(call: Call[S, Q]) -> Call[S, Q]:

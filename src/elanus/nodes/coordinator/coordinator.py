@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -56,6 +57,7 @@ from elanus.model.schema import DEFAULT_DATABASE, DEFAULT_PARTITION, CollectionS
 from elanus.nodes.contracts import CollectionView, Range
 from elanus.nodes.coordinator import describe
 from elanus.nodes.coordinator.calls import uninterrupted
+from elanus.nodes.coordinator.election import Office
 from elanus.nodes.coordinator.intents import (
     AlterSchema,
     CreateCollection,
@@ -77,16 +79,31 @@ MAX_COLLECTIONS: Final = "database.max.collections"
 class Coordinator:
     """See the module's head."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[Office], Leader]) -> None:
+        self._make = make
         self._leading: Leader | None = None
         self._ddl = asyncio.Lock()
+        self.is_started = False
 
-    def lead(self, leader: Leader) -> None:
-        """Start answering as the active coordinator."""
-        self._leading = leader
+    async def take_over(self, office: Office) -> None:
+        """Lead: questions are answered once the catalog is known; what changes something waits for the start's end."""
+        async with self._ddl:
+            leader = self._make(office)
+            await leader.prepare()
+            self._leading = leader
+            await leader.start()
+            self.is_started = True
+
+    def step_down(self) -> None:
+        """Answer nothing any more."""
+        if self._leading is not None:
+            self._leading.stop()
+        self._leading = None
+        self.is_started = False
 
     @property
-    def _leader(self) -> Leader:
+    def leader(self) -> Leader:
+        """What leads now. UnavailableError at a standby."""
         if self._leading is None:
             raise describe.not_leading()
         return self._leading
@@ -94,26 +111,26 @@ class Coordinator:
     @property
     def tasks(self) -> Tasks:
         """Where calls that change something run."""
-        return self._leader.ground.doors.tasks
+        return self.leader.ground.doors.tasks
 
     # --- identity and time ------------------------------------------------------------------------------------------
     async def allocate_ids(self, count: int) -> Range:
-        return await self._leader.ids.allocate(count)
+        return await self.leader.ids.allocate(count)
 
     async def allocate_timestamps(self) -> Range:
-        return await self._leader.oracle.window()
+        return await self.leader.oracle.window()
 
     async def report_failed(self, pchannel: str, term: int) -> None:
-        await self._leader.reassign(pchannel)
+        self.leader.channels.report_failed(pchannel, term)
 
     # --- collections ------------------------------------------------------------------------------------------------
     async def describe(self, request: CollectionRequest) -> CollectionView:
-        return describe.view(self._leader, self._leader.catalog.collection(request).record)
+        return describe.view(self.leader, self.leader.catalog.collection(request).record)
 
     async def list_collections(self, request: ListCollectionsRequest) -> tuple[CollectionReply, ...]:
-        database = self._leader.catalog.database(request.database).record
+        database = self.leader.catalog.database(request.database).record
         replies = [
-            describe.reply(self._leader, record) for record in self._leader.catalog.in_database(database.database_id)
+            describe.reply(self.leader, record) for record in self.leader.catalog.in_database(database.database_id)
         ]
         return tuple(
             reply
@@ -125,7 +142,7 @@ class Coordinator:
     @uninterrupted
     async def create_collection(self, request: CreateCollectionRequest) -> None:
         async with self._ddl:
-            leader, name = self._leader, request.schema.name
+            leader, name = self.leader, request.schema.name
             database = leader.catalog.database(request.database).record
             if (database.database_id, name) in leader.catalog.aliases:
                 raise AliasNameConflictError(
@@ -146,7 +163,7 @@ class Coordinator:
             await self._changed(collection.collection_id)
 
     async def _new_collection(self, request: CreateCollectionRequest, database_id: int) -> Collection:
-        leader = self._leader
+        leader = self.leader
         names = [DEFAULT_PARTITION]
         if request.schema.partition_key is not None:
             count = request.partition_count or PARTITION_KEY_PARTITIONS
@@ -173,7 +190,7 @@ class Coordinator:
     @uninterrupted
     async def drop_collection(self, request: CollectionRequest) -> None:
         async with self._ddl:
-            leader = self._leader
+            leader = self.leader
             collection = leader.catalog.collection(request).record
             aliases = leader.catalog.aliases_of(collection.collection_id)
             if request.collection in aliases:
@@ -194,7 +211,7 @@ class Coordinator:
     @uninterrupted
     async def rename_collection(self, request: RenameCollectionRequest) -> None:
         async with self._ddl:
-            catalog = self._leader.catalog
+            catalog = self.leader.catalog
             database = catalog.database(request.database).record
             target = catalog.database(request.new_database).record if request.new_database else database
             if (database.database_id, request.collection) in catalog.aliases:
@@ -215,7 +232,7 @@ class Coordinator:
     @uninterrupted
     async def alter_collection(self, request: AlterPropertiesRequest) -> None:
         async with self._ddl:
-            record = self._leader.catalog.collection(request).record
+            record = self.leader.catalog.collection(request).record
             if request.index_name:
                 await self._alter_index(record, request)
                 return
@@ -237,12 +254,12 @@ class Coordinator:
     @uninterrupted
     async def add_field(self, request: AddFieldRequest) -> None:
         async with self._ddl:
-            record = self._leader.catalog.collection(request).record
+            record = self.leader.catalog.collection(request).record
             await self._alter_schema(record, describe.with_field(record.schema, request.field))
 
     async def _alter_schema(self, record: Collection, schema: CollectionSchema) -> None:
         """A schema with other fields: every shard must know it before rows of it are written."""
-        leader = self._leader
+        leader = self.leader
         newer = msgspec.structs.replace(schema, version=record.schema.version + 1)
         intent_id = (await leader.ids.allocate(1)).first
         await leader.ddl.begin(intent_id, AlterSchema(record.collection_id, newer, await leader.oracle.next()))
@@ -251,7 +268,7 @@ class Coordinator:
     @uninterrupted
     async def truncate_collection(self, request: CollectionRequest) -> None:
         async with self._ddl:
-            leader = self._leader
+            leader = self.leader
             record = leader.catalog.collection(request).record
             ids = await leader.ids.allocate(1 + len(record.partitions))
             partitions = tuple(
@@ -284,7 +301,7 @@ class Coordinator:
 
     async def _replace(self, collection_id: int, **changes: object) -> None:
         """Store a changed collection record."""
-        leader = self._leader
+        leader = self.leader
         stored = leader.catalog.collections[collection_id]
         changes.setdefault("updated_timestamp", await leader.oracle.next())
         changed = msgspec.structs.replace(stored.record, **changes)
@@ -293,18 +310,18 @@ class Coordinator:
         await self._changed(collection_id)
 
     async def _run(self, transaction: Transaction) -> None:
-        await run(self._leader.ground.meta, transaction, (self._leader.guard,))
+        await run(self.leader.ground.meta, transaction, (self.leader.guard,))
 
     async def _changed(self, collection_id: int) -> None:
         """Tell whoever follows the collection, before the call is answered."""
-        self._leader.mark(collection_id)
-        await self._leader.invalidate(collection_id)
+        self.leader.mark(collection_id)
+        await self.leader.invalidate(collection_id)
 
     # --- partitions -------------------------------------------------------------------------------------------------
     @uninterrupted
     async def create_partition(self, request: PartitionRequest) -> None:
         async with self._ddl:
-            leader = self._leader
+            leader = self.leader
             record = leader.catalog.collection(request).record
             if any(partition.name == request.partition for partition in record.partitions):
                 return
@@ -320,7 +337,7 @@ class Coordinator:
     @uninterrupted
     async def drop_partition(self, request: PartitionRequest) -> None:
         async with self._ddl:
-            leader = self._leader
+            leader = self.leader
             record = leader.catalog.collection(request).record
             found = [partition for partition in record.partitions if partition.name == request.partition]
             if not found:
@@ -337,7 +354,7 @@ class Coordinator:
     @uninterrupted
     async def create_alias(self, request: AliasRequest) -> None:
         async with self._ddl:
-            catalog = self._leader.catalog
+            catalog = self.leader.catalog
             database = catalog.database(request.database).record
             record = catalog.collection(request).record
             if catalog.is_name(database.database_id, request.alias):
@@ -357,7 +374,7 @@ class Coordinator:
     @uninterrupted
     async def alter_alias(self, request: AliasRequest) -> None:
         async with self._ddl:
-            catalog = self._leader.catalog
+            catalog = self.leader.catalog
             database = catalog.database(request.database).record
             if catalog.is_name(database.database_id, request.alias):
                 raise AliasNameConflictError(database.name, request.alias)
@@ -372,7 +389,7 @@ class Coordinator:
     @uninterrupted
     async def drop_alias(self, request: AliasRequest) -> None:
         async with self._ddl:
-            catalog = self._leader.catalog
+            catalog = self.leader.catalog
             database = catalog.database(request.database).record
             old = catalog.aliases.get((database.database_id, request.alias))
             if old is not None:
@@ -380,17 +397,17 @@ class Coordinator:
                 await self._aliases_changed(old.record.collection_id)
 
     async def _aliases_changed(self, collection_id: int) -> None:
-        await self._leader.catalog.refresh()
+        await self.leader.catalog.refresh()
         await self._changed(collection_id)
 
     async def describe_alias(self, request: AliasRequest) -> AliasReply:
-        catalog = self._leader.catalog
+        catalog = self.leader.catalog
         alias = catalog.alias(request.database, request.alias).record
         name = catalog.collections[alias.collection_id].record.name
         return AliasReply(request.database or DEFAULT_DATABASE, alias.name, name)
 
     async def list_aliases(self, request: CollectionRequest) -> tuple[AliasReply, ...]:
-        catalog = self._leader.catalog
+        catalog = self.leader.catalog
         database = catalog.database(request.database).record
         wanted = catalog.collection(request).record.collection_id if request.collection else 0
         return tuple(
@@ -403,7 +420,7 @@ class Coordinator:
     @uninterrupted
     async def create_database(self, request: DatabaseRequest) -> None:
         async with self._ddl:
-            leader = self._leader
+            leader = self.leader
             if request.database in leader.catalog.databases:
                 raise RequestError(f"database already exist: {request.database}")
             if len(leader.catalog.databases) >= DATABASE_COUNT_MAX:
@@ -420,7 +437,7 @@ class Coordinator:
     @uninterrupted
     async def drop_database(self, request: DatabaseRequest) -> None:
         async with self._ddl:
-            catalog = self._leader.catalog
+            catalog = self.leader.catalog
             if request.database == DEFAULT_DATABASE:
                 raise RequestError("can not drop default database")
             if request.database not in catalog.databases:
@@ -436,22 +453,22 @@ class Coordinator:
     async def list_databases(self) -> tuple[DatabaseReply, ...]:
         return tuple(
             DatabaseReply(one.record.name, one.record.database_id, one.record.created_timestamp, one.record.properties)
-            for one in sorted(self._leader.catalog.databases.values(), key=lambda one: one.record.database_id)
+            for one in sorted(self.leader.catalog.databases.values(), key=lambda one: one.record.database_id)
         )
 
     @uninterrupted
     async def alter_database(self, request: DatabaseRequest) -> None:
         async with self._ddl:
-            stored = self._leader.catalog.database(request.database)
+            stored = self.leader.catalog.database(request.database)
             properties = describe.altered(stored.record.properties, request.properties, request.delete_keys)
             await self._run(replace(stored, msgspec.structs.replace(stored.record, properties=properties)))
-            await self._leader.catalog.refresh()
+            await self.leader.catalog.refresh()
 
     # --- indexes ----------------------------------------------------------------------------------------------------
     @uninterrupted
     async def create_index(self, request: CreateIndexRequest) -> None:
         async with self._ddl:
-            leader = self._leader
+            leader = self.leader
             record = leader.catalog.collection(request).record
             field = record.schema.field(request.field) or record.schema.dynamic
             if field is None:
@@ -468,7 +485,7 @@ class Coordinator:
             )
 
     async def describe_index(self, request: IndexRequest) -> tuple[IndexReply, ...]:
-        leader = self._leader
+        leader = self.leader
         record = leader.catalog.collection(request).record
         found = describe.matching_indexes(record, request)
         if not found:
@@ -478,11 +495,11 @@ class Coordinator:
     @uninterrupted
     async def drop_index(self, request: IndexRequest) -> None:
         async with self._ddl:
-            record = self._leader.catalog.collection(request).record
+            record = self.leader.catalog.collection(request).record
             gone = {index.index_id for index in describe.matching_indexes(record, request)}
             if not gone:
                 return
-            loaded = self._leader.catalog.loads.get(record.collection_id) is not None
+            loaded = self.leader.catalog.loads.get(record.collection_id) is not None
             vectors = {field.field_id for field in record.schema.vector_fields}
             if loaded and any(index.index_id in gone and index.field_id in vectors for index in record.indexes):
                 raise BadParameterError(f"vector index cannot be dropped on loaded collection: {record.collection_id}")
@@ -492,7 +509,7 @@ class Coordinator:
     # --- load -------------------------------------------------------------------------------------------------------
     @uninterrupted
     async def load(self, request: LoadRequest) -> None:
-        leader = self._leader
+        leader = self.leader
         async with self._ddl:
             record = leader.catalog.collection(request).record
             old = leader.catalog.loads.get(record.collection_id)
@@ -510,7 +527,7 @@ class Coordinator:
 
     @uninterrupted
     async def release(self, request: PartitionsRequest) -> None:
-        leader = self._leader
+        leader = self.leader
         async with self._ddl:
             record = leader.catalog.collection(request).record
             old = leader.catalog.loads.get(record.collection_id)
@@ -528,7 +545,7 @@ class Coordinator:
 
     async def _soon(self, collection_id: int) -> None:
         """Give a small load the time to finish before the client asks for its progress."""
-        leader = self._leader
+        leader = self.leader
         job = leader.ground.doors.tasks.spawn(leader.reconcile(collection_id), name="load")
         for _ in range(50):
             if job.done():
@@ -536,22 +553,22 @@ class Coordinator:
             await leader.ground.doors.clock.sleep(LOAD_WAIT_S / 50)
 
     async def load_state(self, request: PartitionsRequest) -> LoadState:
-        return describe.load_state(self._leader, request)
+        return describe.load_state(self.leader, request)
 
     # --- segments and compaction ------------------------------------------------------------------------------------
     async def compact(self, request: CompactRequest) -> CompactReply:
-        leader = self._leader
+        leader = self.leader
         record = leader.catalog.collection(request).record
         compaction_id = (await leader.ids.allocate(1)).first
         planned = await leader.background.compact(record, compaction_id)
         return CompactReply(compaction_id, planned) if planned else CompactReply(-1, 0)
 
     async def compaction_state(self, compaction_id: int) -> CompactionState:
-        return self._leader.background.compaction_state(compaction_id)
+        return self.leader.background.compaction_state(compaction_id)
 
     async def segments(self, collection_id: int) -> tuple[SegmentInfo, ...]:
-        record = self._leader.catalog.collection(CollectionRequest(collection_id=collection_id)).record
-        return await describe.segments(self._leader, record)
+        record = self.leader.catalog.collection(CollectionRequest(collection_id=collection_id)).record
+        return await describe.segments(self.leader, record)
 
 
 def _check_same(existing: Collection, request: CreateCollectionRequest) -> None:

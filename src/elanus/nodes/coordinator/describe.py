@@ -108,7 +108,7 @@ def view(leader: Leader, record: Collection) -> CollectionView:
     return CollectionView(
         description=reply(leader, record),
         shards=tuple(
-            Shard(vchannel, pchannel_of(vchannel), leader.owners.get(pchannel_of(vchannel), 0))
+            Shard(vchannel, pchannel_of(vchannel), leader.channels.owners.get(pchannel_of(vchannel), 0))
             for vchannel in record.vchannels
         ),
         indexes=record.indexes,

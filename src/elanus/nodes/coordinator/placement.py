@@ -60,6 +60,12 @@ class Placement:
         state.manifest, state.pointer = head.manifest, head.pointer.record
         return state
 
+    def forget_owner(self, vchannel: str) -> None:
+        """The shard has a new owner, which serves nothing yet."""
+        state = self.shards.get(vchannel)
+        if state is not None:
+            state.served_version = -1
+
     def expect(self, collection_id: int) -> None:
         """What is to be served of a collection has changed: its progress starts anew."""
         self._expected.add(collection_id)

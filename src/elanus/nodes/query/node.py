@@ -41,6 +41,11 @@ class QueryNode:
         self._segments: dict[int, SealedSegment] = {}
         self._loading: dict[int, asyncio.Lock] = {}
 
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Ids of the segments held here, sorted."""
+        return tuple(sorted(self._segments))
+
     # --- loading ----------------------------------------------------------------------------------------------------
     async def load(self, load: SegmentLoad) -> None:
         segment_id = load.entry.segment_id

@@ -203,6 +203,11 @@ class StreamingNode:
         owned = self._channels.get(pchannel)
         return owned is not None and owned.channel.is_owned
 
+    @property
+    def owned(self) -> list[str]:
+        """Channels this node takes writes for, sorted."""
+        return sorted(pchannel for pchannel in self._channels if self.is_open(pchannel))
+
     def _owned(self, vchannel: str) -> _Owned:
         owned = self._channels.get(pchannel_of(vchannel))
         if owned is None:

@@ -1,0 +1,50 @@
+"""Tasks that end together: everything somebody does in an office he may lose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from elanus.base.doors import Job, Tasks
+from elanus.base.errors import FencedError, UnavailableError
+
+T = TypeVar("T")
+
+
+class Scope:
+    """Implements `doors.Tasks` on other tasks. A task that ends by `FencedError` does not fail the process: it tells
+    that the office is lost. After `end` nothing runs, and nothing new is started."""
+
+    def __init__(self, tasks: Tasks, lost: Callable[[], None]) -> None:
+        self._tasks = tasks
+        self._lost = lost
+        self._jobs: set[Job] = set()
+        self._ended = False
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> Job:
+        """See Tasks. UnavailableError once the scope has ended."""
+        if self._ended:
+            coroutine.close()
+            raise UnavailableError(f"{name}: not any more")
+        self._jobs = {job for job in self._jobs if not job.done()}
+        job = self._tasks.spawn(self._run(coroutine), name=name)
+        self._jobs.add(job)
+        return job
+
+    async def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await coroutine
+        except FencedError:
+            self._lost()
+
+    async def timeout(self, seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
+        """See Tasks."""
+        return await self._tasks.timeout(seconds, coroutine)
+
+    async def end(self) -> None:
+        """Cancel every task and wait until all have ended."""
+        self._ended = True
+        for job in tuple(self._jobs):
+            job.cancel()
+        for job in tuple(self._jobs):
+            await job.wait()

@@ -1,0 +1,181 @@
+"""Owners of pchannels: one keeper per channel compares who should own it with who does, and mends the difference.
+
+A channel is given to a node in three steps: its record is written with the next term and the node's id, under the
+election; the node opens the log under that term, which fences every lower one; the proxies are told. The first step
+alone decides: whoever opens under a lower term fails, and an old owner that was told nothing is fenced by the log.
+
+Leases only say whom to replace. A node that stopped for longer than its lease loses its channels and is fenced when it
+wakes; a node that left and came back under the same id keeps those that were not given away meanwhile.
+
+A new coordinator adopts owners: it asks each living one to own its channel under the term it has, which changes nothing
+where that is so. A call that will never be answered, because the node died or sleeps, is given up when the node leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from elanus.base.errors import Action, ElanusError, UnavailableError
+from elanus.meta.catalog import assign, fetch_channel, run
+from elanus.meta.store import Compare, Transaction
+from elanus.nodes.contracts import Streaming
+from elanus.nodes.coordinator.ground import Surroundings
+from elanus.nodes.membership import Peers
+
+RETRY_S: Final = 0.5
+
+
+def plan_owners(names: Sequence[str], current: Mapping[str, int], nodes: Sequence[int]) -> dict[str, int]:
+    """Who should own each channel: who owns it now, unless that node is gone or has two more than another."""
+    if not nodes:
+        return {}
+    wanted = {name: current[name] for name in names if current.get(name) in nodes}
+    held: dict[int, list[str]] = {node_id: [] for node_id in nodes}
+    for name, node_id in wanted.items():
+        held[node_id].append(name)
+    for name in names:
+        if name not in wanted:
+            wanted[name] = min(nodes, key=lambda one: (len(held[one]), one))
+            held[wanted[name]].append(name)
+    while True:
+        most = max(nodes, key=lambda one: (len(held[one]), -one))
+        least = min(nodes, key=lambda one: (len(held[one]), one))
+        if len(held[most]) - len(held[least]) < 2:
+            return wanted
+        moved = held[most].pop()
+        held[least].append(moved)
+        wanted[moved] = least
+
+
+class Channels:
+    """See the module's head."""
+
+    def __init__(
+        self, ground: Surroundings, peers: Peers, guard: Compare, names: tuple[str, ...], adopts: bool
+    ) -> None:
+        self.names = names
+        self.owners: dict[str, int] = {}
+        self._ground = ground
+        self._peers = peers
+        self._guard = guard
+        self._adopts = adopts
+        self._unknown = set(names) if adopts else set[str]()
+        self._start_errors: list[ElanusError] = []
+        self._terms: dict[str, int] = {}
+        self._wanted: dict[str, int] = {}
+        self._failed: set[str] = set()
+        self._wake = {name: asyncio.Event() for name in names}
+        self._settled = {name: asyncio.Event() for name in names}
+        self._moved: Callable[[str], Awaitable[None]] | None = None
+        self._leave: Callable[[], None] | None = None
+
+    # --- for others -------------------------------------------------------------------------------------------------
+    def owner_of(self, pchannel: str) -> Streaming:
+        """The streaming node that owns a channel. UnavailableError while nobody does."""
+        node = self._peers.streaming.get(self.owners.get(pchannel, 0))
+        if node is None:
+            raise UnavailableError(f"{pchannel} has no owner now")
+        return node
+
+    def report_failed(self, pchannel: str, term: int) -> None:
+        """The owner's handle of this term is dead: it gets a new term."""
+        if self._terms.get(pchannel) == term:
+            self._failed.add(pchannel)
+            self._wake[pchannel].set()
+
+    async def start(self, moved: Callable[[str], Awaitable[None]]) -> None:
+        """Begin to keep owners, and wait until every channel has one. `moved` is told of each channel that moved.
+
+        Where this is the only coordinator there can be, what keeps a channel from being opened is raised."""
+        self._moved = moved
+        current = {}
+        for name in self.names:
+            channel = await fetch_channel(self._ground.meta, name)
+            if channel is not None:
+                current[name] = channel.owner.record.owner
+        self._plan(current)
+        self._leave = self._peers.changes.subscribe(lambda: self._plan(self._wanted))
+        for name in self.names:
+            self._ground.doors.tasks.spawn(self._keep(name), name=f"keep {name}")
+        for event in self._settled.values():
+            await event.wait()
+        if self._start_errors:
+            raise self._start_errors[0]
+
+    def stop(self) -> None:
+        """Follow the nodes no longer."""
+        if self._leave is not None:
+            self._leave()
+
+    # --- keeping ----------------------------------------------------------------------------------------------------
+    def _plan(self, current: Mapping[str, int]) -> None:
+        streaming = self._peers.streaming
+        self._wanted = plan_owners(self.names, current, self._peers.lasting(streaming) or sorted(streaming))
+        for event in self._wake.values():
+            event.set()
+
+    async def _keep(self, name: str) -> None:
+        while True:
+            self._wake[name].clear()
+            wanted = self._wanted.get(name)
+            if wanted is not None and (self.owners.get(name) != wanted or name in self._failed):
+                try:
+                    await self._give(name, wanted)
+                except ElanusError as error:
+                    if not self._adopts and not self._settled[name].is_set():
+                        self._start_errors.append(error)
+                        self._settled[name].set()
+                        return
+                    self._ground.events.warning("channel.reopen_failed", pchannel=name, error=error.message)
+                    if not self._adopts and error.action in (Action.CORRUPTED, Action.UNSUPPORTED):
+                        raise
+                    await self._check_leading()
+                    await self._ground.doors.clock.sleep(RETRY_S)
+                continue
+            if wanted is not None:
+                self._settled[name].set()
+            await self._wake[name].wait()
+
+    async def _check_leading(self) -> None:
+        """FencedError, which ends this coordinator's lead, if another was elected; a fenced node is none of that."""
+        try:
+            await run(self._ground.meta, Transaction(), (self._guard,))
+        except ElanusError as error:
+            if error.action is Action.FENCED:
+                raise
+
+    async def _give(self, name: str, node_id: int) -> None:
+        node = self._peers.streaming.get(node_id)
+        if node is None:
+            raise UnavailableError(f"node {node_id} has left")
+        channel = await fetch_channel(self._ground.meta, name)
+        before = self.owners.get(name)
+        if name in self._unknown and channel is not None and channel.owner.record.owner == node_id:
+            self._unknown.discard(name)
+            term = channel.owner.record.term
+        else:
+            transaction, term = assign(channel, name, node_id)
+            await run(self._ground.meta, transaction, (self._guard,))
+        self._terms[name] = term
+        if before != node_id:
+            self.owners.pop(name, None)
+        await self._peers.while_there(self._ground.doors.tasks, node_id, node.assign(name, term))
+        self._failed.discard(name)
+        self.owners[name] = node_id
+        self._settled[name].set()
+        if before is not None and before != node_id:
+            self._ground.doors.tasks.spawn(self._part(name, before, term), name=f"resign {name}")
+        if before != node_id and self._moved is not None:
+            await self._moved(name)
+
+    async def _part(self, name: str, node_id: int, term: int) -> None:
+        """Tell the owner before, as a courtesy: the log has fenced it."""
+        node = self._peers.streaming.get(node_id)
+        if node is None:
+            return
+        try:
+            await self._peers.while_there(self._ground.doors.tasks, node_id, node.resign(name, term))
+        except ElanusError as error:
+            self._ground.events.info("channel.resign_failed", pchannel=name, error=error.message)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from elanus.base.doors import Doors
+from elanus.objects.store import ObjectStore
 from elanus.testing.disk import ForgettingDisk
 from elanus.wal.file import FileLog
 from elanus.wal.memory import MemoryLog
+from elanus.wal.objects import ObjectLog
 
 
 class MemoryHarness:
@@ -37,3 +39,15 @@ class FileHarness:
 
     def _new(self) -> FileLog:
         return FileLog(self._doors, self._folder, file_bytes_max=self._file_bytes_max)
+
+
+class ObjectHarness:
+    """A log on an object store; a process that dies leaves the objects."""
+
+    def __init__(self, doors: Doors, store: ObjectStore) -> None:
+        self._doors = doors
+        self._store = store
+        self.log = ObjectLog(doors, store)
+
+    async def restart(self) -> None:
+        self.log = ObjectLog(self._doors, self._store)

@@ -6,10 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from log_harness import FileHarness, MemoryHarness
+from log_harness import FileHarness, MemoryHarness, ObjectHarness
 
 from elanus.base.doors import Doors
 from elanus.base.real import real_doors
+from elanus.objects.memory import MemoryObjectStore
+from elanus.objects.posix import open_posix
 from elanus.testing.clock import run
 from elanus.testing.conformance_log import CASES, Case
 
@@ -46,3 +48,20 @@ def test_file_on_the_real_disk(case: Case, file_bytes_max: int, tmp_path: Path) 
 
     asyncio.run(main())
     assert not failures
+
+
+@cases
+@pytest.mark.parametrize("seed", range(3))
+def test_objects_in_memory(case: Case, seed: int) -> None:
+    async def main(doors: Doors) -> None:
+        await case(ObjectHarness(doors, MemoryObjectStore()))
+
+    run(main, seed)
+
+
+@cases
+def test_objects_on_the_forgetting_disk(case: Case) -> None:
+    async def main(doors: Doors) -> None:
+        await case(ObjectHarness(doors, await open_posix(doors, "/store/objects")))
+
+    run(main)

@@ -5,7 +5,6 @@
     objects  s3://BUCKET/PREFIX    az://CONTAINER/PREFIX    gs://BUCKET/PREFIX
              file:///absolute/folder                                  processes of one machine
     log      store://                                                 on the object store
-             file:///absolute/folder                                  one process
 
 Credentials and endpoints come from the usual environment variables: AWS_* for s3, AZURE_STORAGE_* for az, GOOGLE_* for
 gs, ETCDCTL_USER (user:password), ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY (PEM files) for etcd. Every object store
@@ -28,6 +27,8 @@ from elanus.objects.posix import open_posix
 from elanus.objects.probe import probe
 from elanus.objects.remote import Location, open_remote
 from elanus.objects.store import ObjectStore
+from elanus.wal.log import SharedLog
+from elanus.wal.objects import ObjectLog
 
 _ENDPOINTS = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
@@ -65,6 +66,13 @@ async def open_objects(doors: Doors, url: str, environment: Mapping[str, str]) -
         raise StoreUrlError(f"{url}: an object store is s3://, az://, gs:// or file://")
     await probe(store, paths.probe(doors.random.token()))
     return store
+
+
+def open_log(doors: Doors, url: str, objects: ObjectStore) -> SharedLog:
+    """The log behind a URL, on an object store that was probed. StoreUrlError."""
+    if _split(url).scheme == "store":
+        return ObjectLog(doors, objects)
+    raise StoreUrlError(f"{url}: a log is store://")
 
 
 def _location(parts: SplitResult, environment: Mapping[str, str]) -> Location:

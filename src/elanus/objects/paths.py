@@ -4,6 +4,8 @@
     probe/<token>                                                             written and deleted at start
     catalog/<intent id>-<token>.snapshot                                      the catalog after a DDL
     wal/<pchannel>/<term>/<sequence>                                          a slot of the object-store log
+    wal/<pchannel>/<term>/head                                                that the term was opened
+    wal/<pchannel>/truncated/<term>-<sequence>                                slots below may be gone
     collection/<collection id>/<vchannel>/
         manifests/<version>-<token>.manifest
         deletes/<through: term-sequence-offset>-<token>.parquet
@@ -33,6 +35,7 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_-]+")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_]+")
 _TOKEN_IN_NAME: Final = re.compile(r"-([A-Za-z0-9_]+)(?:\.[a-z0-9_]+)?$")
 _MANIFEST: Final = re.compile(r"collection/(\d+)/([^/]+)/manifests/(\d+)-([A-Za-z0-9_]+)\.manifest")
+_SLOT: Final = re.compile(r"wal/[^/]+/(\d+)/(\d+)")
 _SNAPSHOT: Final = re.compile(r"catalog/(\d+)-([A-Za-z0-9_]+)\.snapshot")
 
 
@@ -128,6 +131,33 @@ def log_prefix(pchannel: str, term: int | None = None) -> str:
 def log_slot(pchannel: str, term: int, sequence: int) -> str:
     """A slot of the object-store log."""
     return f"{log_prefix(pchannel, term)}{sequence:012d}"
+
+
+def parse_log_slot(key: str) -> tuple[int, int] | None:
+    """(term, sequence) of a slot's key; None for any other key."""
+    match = _SLOT.fullmatch(key)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def log_head(pchannel: str, term: int) -> str:
+    """What a term's opener leaves beside its slots, for ever."""
+    return f"{log_prefix(pchannel, term)}head"
+
+
+def log_truncated(pchannel: str, term: int, sequence: int) -> str:
+    """That slots below a slot may be gone."""
+    return f"{log_truncated_prefix(pchannel)}{term:08d}-{sequence:012d}"
+
+
+def log_truncated_prefix(pchannel: str) -> str:
+    """Before the marks of truncation."""
+    return f"{log_prefix(pchannel)}truncated/"
+
+
+def parse_log_truncated(key: str) -> tuple[int, int]:
+    """(term, sequence) of a mark of truncation."""
+    term, _, sequence = key.rpartition("/")[2].partition("-")
+    return int(term), int(sequence)
 
 
 def token_of(key: str) -> str | None:

@@ -123,3 +123,37 @@ class Log(Protocol):
         Only after the meta store's replay_from is durably at or above `before`.
         """
         ...
+
+
+class Follower(Protocol):
+    """A reader that goes on reading: it may stand on another machine than the writer. Not for several tasks at once,
+    but for one that waits in `next` while another asks `at_end`."""
+
+    @property
+    def position(self) -> Position:
+        """The last record that `next` returned; at first, where following began."""
+        ...
+
+    async def next(self) -> list[tuple[Position, memoryview]]:
+        """The next records, at least one; waits for them as long as it takes.
+
+        Only records that every later owner replays too. TruncatedError if the next one was deleted. CorruptedError.
+        """
+        ...
+
+    async def at_end(self) -> bool:
+        """Whether no record above `position` was acknowledged before this call. Linearizable evidence for a read that
+        began before the call; False: take what comes by `next`, then ask again. TruncatedError as `next`."""
+        ...
+
+    async def close(self) -> None:
+        """Stop reading ahead. Idempotent."""
+        ...
+
+
+class SharedLog(Log, Protocol):
+    """A log that several processes reach: one may append, any may follow."""
+
+    def follow(self, pchannel: str, after: Position) -> Follower:
+        """Read the records above `after`, without the right to append; needs no open."""
+        ...

@@ -44,7 +44,9 @@ class Outcome(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Waiting:
+class Waiting:
+    """A batch whose putter waits for the answer."""
+
     batch: Batch
     answer: asyncio.Future[None]
 
@@ -65,7 +67,7 @@ class AppendQueue:
         self._name = name
         self._write = write
         self._next_sequence = 0
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
         self._job: Job | None = None
         self._ended: ElanusError | None = None
@@ -78,7 +80,7 @@ class AppendQueue:
     async def put(self, records: Sequence[Payload]) -> int:
         """Number of the batch, once durable; errors as `Writer.append` says."""
         if self._ended is not None:
-            raise _again(self._ended)
+            raise again(self._ended)
         size = batch_bytes(records)
         check(len(records) > 0 and size <= LOG_FRAME_BYTES_MAX, f"a log batch of {len(records)} records, {size} bytes")
         if len(self._waiting) >= PENDING_WRITES_MAX or self._waiting_bytes > PENDING_WRITE_BYTES_MAX:
@@ -86,7 +88,7 @@ class AppendQueue:
         sequence = self._next_sequence
         self._next_sequence += 1
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(Batch(sequence, records, size), answer))
+        self._waiting.append(Waiting(Batch(sequence, records, size), answer))
         self._waiting_bytes += size
         if self._job is None:
             self._job = self._tasks.spawn(self._drain(), name=self._name)
@@ -98,7 +100,7 @@ class AppendQueue:
         if self._ended is None or isinstance(reason, FencedError):
             self._ended = reason
         while self._waiting:
-            self._waiting.popleft().settle(_again(self._ended))
+            self._waiting.popleft().settle(again(self._ended))
         self._waiting_bytes = 0
 
     async def wait_idle(self) -> None:
@@ -119,8 +121,8 @@ class AppendQueue:
         finally:
             self._job = None
 
-    def _take_run(self) -> list[_Waiting]:
-        run: list[_Waiting] = []
+    def _take_run(self) -> list[Waiting]:
+        run: list[Waiting] = []
         taken = 0
         while self._waiting and taken < RUN_BYTES_MAX:
             run.append(self._waiting.popleft())
@@ -128,7 +130,7 @@ class AppendQueue:
         self._waiting_bytes -= taken
         return run
 
-    def _settle(self, run: list[_Waiting], outcome: Outcome) -> None:
+    def _settle(self, run: list[Waiting], outcome: Outcome) -> None:
         error = outcome.error
         for one in run[: outcome.durable]:
             one.settle(None)
@@ -138,10 +140,10 @@ class AppendQueue:
         for one in run[outcome.durable : doubtful]:
             one.settle(OutcomeUnknownError(f"a log write failed half-way: {error.message}"))
         for one in run[doubtful:]:
-            one.settle(_again(error))
+            one.settle(again(error))
         self.end(error)
 
 
-def _again(error: ElanusError) -> ElanusError:
+def again(error: ElanusError) -> ElanusError:
     """A fresh error of the same kind, so that tracebacks do not pile up on one instance."""
     return type(error)(error.message)

@@ -1,8 +1,8 @@
-"""Lists of vectors: several vectors to a row, searched by several vectors at once, exactly.
+"""Lists of vectors: several vectors to a row, searched by several vectors at once or element by element, exactly.
 
 MAX_SIM adds up, over the vectors of the query, the similarity of the row's best vector (late interaction: O. Khattab,
 M. Zaharia, "ColBERT", SIGIR 2020); MAX_SIM_L2 adds up squared distances to the nearest ones. A row without vectors is
-no hit.
+no hit. With a plain metric every element is found for itself: `MultiVectors.elements` is then what is searched.
 
 A row is the bytes of its float32 vectors, one after another. A query is one line of floats, padded with NaN.
 """
@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from elanus.base.errors import InvariantError, check
-from elanus.index.contract import Floats, Rows
+from elanus.index.contract import Floats, RowMask, Rows
 from elanus.index.scored import Scored
-from elanus.index.vectors import normalised, squared_norms
+from elanus.index.vectors import Vectors, normalised, squared_norms
 from elanus.model.types import Metric
 
 MULTI_METRICS: Final = frozenset({Metric.MAX_SIM, Metric.MAX_SIM_COSINE, Metric.MAX_SIM_IP, Metric.MAX_SIM_L2})
@@ -40,10 +40,10 @@ class MultiVectors:
 
     def cost_us(self, queries: np.ndarray) -> float:
         """See `scored.ScoredVectors`."""
-        return self._flat.size * queries.size / self.dimension * PRODUCT_NS / 1000
+        return self.flat.size * queries.size / self.dimension * PRODUCT_NS / 1000
 
     @cached_property
-    def _bounds(self) -> Rows:
+    def bounds(self) -> Rows:
         """Row r owns the vectors [bounds[r], bounds[r + 1])."""
         if not len(self):
             return np.zeros(1, np.int64)
@@ -51,9 +51,9 @@ class MultiVectors:
         return np.asarray((offsets - offsets[0]) // (FLOAT_BYTES * self.dimension))
 
     @cached_property
-    def _flat(self) -> Floats:
-        """All vectors of all rows."""
-        count = int(self._bounds[-1])
+    def flat(self) -> Floats:
+        """All vectors of all rows, (elements, dimension)."""
+        count = int(self.bounds[-1])
         if not count:
             return np.empty((0, self.dimension), np.float32)
         _, offsets, data = self.values.buffers()
@@ -62,11 +62,24 @@ class MultiVectors:
 
     @cached_property
     def _units(self) -> Floats:
-        return normalised(self._flat)
+        return normalised(self.flat)
 
     @cached_property
     def _squares(self) -> Floats:
-        return squared_norms(self._flat)
+        return squared_norms(self.flat)
+
+    @cached_property
+    def elements(self) -> Vectors:
+        """`flat` as a column of its own; element e belongs to the row `rows_of` says."""
+        return Vectors(self.flat)
+
+    def rows_of(self, elements: Rows) -> Rows:
+        """The row of each element."""
+        return np.asarray(np.searchsorted(self.bounds, elements, side="right") - 1, np.int64)
+
+    def elements_in(self, mask: RowMask | None) -> RowMask | None:
+        """The mask over elements that keeps those of the kept rows."""
+        return None if mask is None else RowMask.of(np.repeat(mask.keep, np.diff(self.bounds)))
 
     def scored(self, query: np.ndarray, metric: Metric, rows: Rows | None) -> Scored:
         """See `scored.ScoredVectors`."""
@@ -74,10 +87,10 @@ class MultiVectors:
         check(len(floats) % self.dimension == 0, "a query of broken vectors")
         asked = floats.reshape(-1, self.dimension)
         chosen = np.arange(len(self)) if rows is None else rows
-        chosen = chosen[self._bounds[chosen + 1] > self._bounds[chosen]]
+        chosen = chosen[self.bounds[chosen + 1] > self.bounds[chosen]]
         if not len(chosen) or not len(asked):
             return Scored(chosen[:0], np.empty(0, np.float32))
-        starts, lengths = self._bounds[chosen], self._bounds[chosen + 1] - self._bounds[chosen]
+        starts, lengths = self.bounds[chosen], self.bounds[chosen + 1] - self.bounds[chosen]
         begins = np.cumsum(lengths) - lengths
         members = np.repeat(starts - begins, lengths) + np.arange(int(lengths.sum()))
         pairs = self._pairs(asked, metric, members)
@@ -90,9 +103,9 @@ class MultiVectors:
             case Metric.MAX_SIM | Metric.MAX_SIM_COSINE:
                 return np.asarray(self._units[members] @ normalised(asked).T)
             case Metric.MAX_SIM_IP:
-                return np.asarray(self._flat[members] @ asked.T)
+                return np.asarray(self.flat[members] @ asked.T)
             case Metric.MAX_SIM_L2:
-                products = self._flat[members] @ asked.T
+                products = self.flat[members] @ asked.T
                 squares = self._squares[members][:, None] + squared_norms(asked)[None, :]
                 return np.asarray(np.maximum(squares - 2 * products, 0))
         raise InvariantError(f"{metric} does not compare lists of vectors")

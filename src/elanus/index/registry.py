@@ -60,7 +60,7 @@ NOT_SERVED: Final[Mapping[str, frozenset[DataType]]] = {
 _METRICS_OF: Final = {
     DataType.BINARY_VECTOR: BINARY_METRICS,
     DataType.SPARSE_FLOAT_VECTOR: frozenset({Metric.IP}),
-    DataType.ARRAY_OF_VECTOR: MULTI_METRICS,
+    DataType.ARRAY_OF_VECTOR: MULTI_METRICS | FLOAT_METRICS,
     **dict.fromkeys((*FLOAT_TYPES, DataType.INT8_VECTOR), FLOAT_METRICS),
 }
 _VECTOR_LABELS: Final = {DataType.BINARY_VECTOR: "binary", DataType.INT8_VECTOR: "int"}

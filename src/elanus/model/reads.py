@@ -86,13 +86,15 @@ class ShardRead(msgspec.Struct, frozen=True, kw_only=True):
 class Hits(msgspec.Struct, frozen=True, kw_only=True):
     """Search results: for each query its hits, best first, one after another. `counts` (n,) int64; `scores` float32.
     Of a grouped search: the groups by their best hit, each group's hits together, and `groups`, what each hit's group
-    has in common."""
+    has in common. Of a search of lists element by element: `elements`, int64, the found one's place in its list; a key
+    may then be found several times."""
 
     counts: np.ndarray
     keys: Column
     scores: np.ndarray
     fields: dict[int, Column] = {}
     groups: Column | None = None
+    elements: np.ndarray | None = None
     read_timestamp: int = 0
     searched_row_count: int = 0
 

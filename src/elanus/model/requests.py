@@ -312,7 +312,8 @@ class OutgoingField(msgspec.Struct, frozen=True):
 
 
 class SearchReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Hits of all queries one after another: `counts` (n,) int64 says how many belong to each."""
+    """Hits of all queries one after another: `counts` (n,) int64 says how many belong to each; `elements` int64 (hits,)
+    is the place of each in its list where elements were searched."""
 
     collection: str
     primary_field: str
@@ -322,6 +323,7 @@ class SearchReply(msgspec.Struct, frozen=True, kw_only=True):
     fields: tuple[OutgoingField, ...] = ()
     output_fields: tuple[str, ...] = ()
     groups: OutgoingField | None = None
+    elements: np.ndarray | None = None
     session_timestamp: int = 0
     searched_row_count: int = 0
     iterator_token: str = ""

@@ -113,6 +113,11 @@ class Metric(StrEnum):
         """Direction of the score."""
         return self in _SIMILARITIES
 
+    @property
+    def compares_lists(self) -> bool:
+        """Whether a score is of a list of vectors with a list, not of two vectors."""
+        return self.startswith("MAX_SIM")
+
 
 _SIMILARITIES = frozenset(
     {Metric.IP, Metric.COSINE, Metric.BM25, Metric.MAX_SIM, Metric.MAX_SIM_COSINE, Metric.MAX_SIM_IP}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -19,7 +19,10 @@ from elanus.base.errors import check
 from elanus.expr import Filter, parse_filter
 from elanus.index.contract import Found as Nearest
 from elanus.index.contract import RowMask
+from elanus.index.multi import MultiVectors
 from elanus.index.plan import SearchRequest, estimate_us, search_planned
+from elanus.index.scored import ScoredVectors
+from elanus.index.vectors import Vectors
 from elanus.model.columns import Column, Rows
 from elanus.model.reads import Found, Hits, ShardRead, VectorQuery
 from elanus.model.schema import CollectionSchema
@@ -40,16 +43,41 @@ PARALLEL_QUERIES_MIN: Final = 16
 
 @dataclass(frozen=True)
 class _SegmentSearch:
-    """A search of one segment: of the rows in `mask` (None: all). `boosts` are the filters of the query's boosts."""
+    """A search of one segment: of the rows in `mask` (None: all). `boosts` are the filters of the query's boosts.
+    Where elements of `lists` are searched, the mask and what is found are of elements, not of rows."""
 
     reader: Reader
     vector: VectorQuery
     mask: RowMask | None
     boosts: Sequence[Filter]
+    lists: MultiVectors | None
+
+    @property
+    def vectors(self) -> Vectors | ScoredVectors:
+        return self.reader.vectors(self.vector.field_id) if self.lists is None else self.lists.elements
 
     @property
     def passing(self) -> int:
-        return self.reader.row_count if self.mask is None else self.mask.count
+        return len(self.vectors) if self.mask is None else self.mask.count
+
+    def hits(self, nearest: Nearest, read: ShardRead) -> Hits:
+        """What was found as hits: padding dropped, keys and fields taken."""
+        found = nearest.rows >= 0
+        rows: Rows = nearest.rows[found]
+        elements: Rows | None = None
+        if self.lists is not None:
+            rows, elements = self.lists.rows_of(rows), rows
+            elements -= self.lists.bounds[rows]
+        reader = self.reader
+        return Hits(
+            counts=np.count_nonzero(found, axis=1).astype(np.int64),
+            keys=Column(reader.keys).take(rows),
+            scores=nearest.scores[found],
+            fields={field_id: reader.column(field_id).take(rows) for field_id in read.output_field_ids},
+            elements=elements,
+            read_timestamp=read.at_timestamp,
+            searched_row_count=reader.row_count,
+        )
 
 
 class Execution:
@@ -78,8 +106,11 @@ class Execution:
         parts: list[Hits] = []
         for reader in readers:
             mask = _among_groups(reader, vector, self._mask(reader, filter_, visibility, vector.field_id))
+            lists = _lists(reader, vector)
+            if lists is not None:
+                mask = lists.elements_in(mask)
             if mask is None or mask.count:
-                one = _SegmentSearch(reader, vector, mask, boosts)
+                one = _SegmentSearch(reader, vector, mask, boosts, lists)
                 parts.append(await (self._search_groups(one, read) if vector.grouping else self._search_one(one, read)))
         query_count = len(vector.queries)
         if not parts:
@@ -105,7 +136,7 @@ class Execution:
 
         async def nearest(queries: Rows, k: int) -> Nearest:
             asked = msgspec.structs.replace(vector, queries=vector.queries[queries])
-            return await self._nearest(one.reader, asked, k, one.mask)
+            return await self._nearest(replace(one, vector=asked), k)
 
         larger = self.larger_is_better(vector)
         return await GroupedSearch(one.reader, vector, vector.grouping, one.passing, larger, nearest).run(read)
@@ -116,10 +147,10 @@ class Execution:
         larger = self.larger_is_better(vector)
         k = min(vector.k, passing)
         while True:
-            nearest = await self._nearest(reader, vector, k, one.mask)
+            nearest = await self._nearest(one, k)
             if vector.boosting is not None:
                 nearest = boosted(nearest, reader, vector.boosting, one.boosts, self._masking.chance, larger)
-            hits = _hits(reader, nearest, read)
+            hits = one.hits(nearest, read)
             if not reader.may_repeat_keys:
                 return hits
             distinct = merge_hits([hits], len(vector.queries), vector.k, larger)
@@ -128,14 +159,14 @@ class Execution:
                 return distinct
             k = min(2 * k, passing)
 
-    async def _nearest(self, reader: Reader, vector: VectorQuery, k: int, mask: RowMask | None) -> Nearest:
+    async def _nearest(self, one: _SegmentSearch, k: int) -> Nearest:
+        vector, vectors, mask = one.vector, one.vectors, one.mask
         params = dict(vector.params)
         if vector.radius is not None:
             params["radius"] = vector.radius
             if vector.range_filter is not None:
                 params["range_filter"] = vector.range_filter
-        vectors = reader.vectors(vector.field_id)
-        index = reader.index(vector.field_id)
+        index = one.reader.index(vector.field_id)
         request = SearchRequest(vector.queries, k, Metric(vector.metric), params)
         if index is not None and index.metric is not request.metric:
             index = None
@@ -200,23 +231,17 @@ def _boost_filters(vector: VectorQuery, schema: CollectionSchema, timezone: str)
     return [parse_filter(boost.filter, schema, timezone=timezone) for boost in vector.boosting.boosts]
 
 
+def _lists(reader: Reader, vector: VectorQuery) -> MultiVectors | None:
+    """The lists whose elements are searched; None where rows are."""
+    if Metric(vector.metric).compares_lists:
+        return None
+    vectors = reader.vectors(vector.field_id)
+    return vectors if isinstance(vectors, MultiVectors) else None
+
+
 def _as_searched(vector: VectorQuery, schema: CollectionSchema) -> VectorQuery:
     """The query with its vectors as the search of their field takes them."""
     field = schema.field_by_id(vector.field_id)
     check(field is not None, f"no field {vector.field_id}")
     assert field is not None
     return msgspec.structs.replace(vector, queries=query_array(vector.queries, field.data_type))
-
-
-def _hits(reader: Reader, nearest: Nearest, read: ShardRead) -> Hits:
-    """Rows and scores as hits: padding dropped, keys and fields taken."""
-    found = nearest.rows >= 0
-    rows: Rows = nearest.rows[found]
-    return Hits(
-        counts=np.count_nonzero(found, axis=1).astype(np.int64),
-        keys=Column(reader.keys).take(rows),
-        scores=nearest.scores[found],
-        fields={field_id: reader.column(field_id).take(rows) for field_id in read.output_field_ids},
-        read_timestamp=read.at_timestamp,
-        searched_row_count=reader.row_count,
-    )

@@ -1,7 +1,7 @@
 """Reducing partial results: the same functions serve query node, delegator and proxy.
 
-Order is total: for searches better score first, then smaller key; for queries smaller key first. Of hits (or rows)
-with equal keys one is kept, the best score (or the newest timestamp).
+Order is total: for searches better score first, then smaller key, then earlier element; for queries smaller key first.
+Of hits (or rows) with equal keys (and elements) one is kept, the best score (or the newest timestamp).
 """
 
 from __future__ import annotations
@@ -38,18 +38,44 @@ def merge_hits(parts: Sequence[Hits], query_count: int, limit: int, larger_is_be
     queries = np.concatenate([np.repeat(np.arange(query_count), part.counts) for part in parts])
     scores = np.concatenate([part.scores for part in parts])
     keys = concatenate([part.keys for part in parts])
-    kept = best_rows(queries, scores if not larger_is_better else -scores, key_ranks(keys.values), limit)
+    elements = _elements_of(parts)
+    ranks = _hit_ranks(key_ranks(keys.values), elements)
+    kept = best_rows(queries, scores if not larger_is_better else -scores, ranks, limit)
     return Hits(
         counts=np.bincount(queries[kept], minlength=query_count).astype(np.int64),
         keys=keys.take(kept),
         scores=scores[kept],
         fields=_take_fields([part.fields for part in parts], kept),
+        elements=None if elements is None else elements[kept],
         read_timestamp=read_timestamp,
         searched_row_count=searched_row_count,
     )
 
 
-def best_rows(queries: Rows, costs: npt.NDArray[np.float32], ranks: Rows, limit: int) -> Rows:
+def _elements_of(parts: Sequence[Hits]) -> Rows | None:
+    """The elements of all hits; None of a search of rows."""
+    found = [part.elements for part in parts if part.elements is not None]
+    return np.concatenate(found) if found else None
+
+
+def _hit_ranks(ranks: Rows, elements: Rows | None) -> Rows:
+    """Integers in the order of (key, element)."""
+    if elements is None or not len(elements):
+        return ranks
+    return np.asarray(np.unique(ranks, return_inverse=True)[1] * (elements.max() + 1) + elements, np.int64)
+
+
+def best_elements(hits: Hits) -> Hits:
+    """Found elements as found rows: of each query's every key the best hit; other hits as they are."""
+    if hits.elements is None:
+        return hits
+    queries = queries_of([hits], len(hits.counts))
+    order = np.arange(len(queries), dtype=np.float64)
+    kept = best_rows(queries, order, key_ranks(hits.keys.values), len(queries))
+    return msgspec.structs.replace(taken(hits, queries, kept), elements=None)
+
+
+def best_rows(queries: Rows, costs: npt.NDArray[np.floating[Any]], ranks: Rows, limit: int) -> Rows:
     """Row numbers of each query's `limit` cheapest distinct keys, in order (query, cost, key)."""
     order = np.lexsort((ranks, costs, queries))
     if len(order) > 1:
@@ -113,6 +139,7 @@ def joined(parts: Sequence[Hits]) -> Hits:
         scores=np.concatenate([part.scores for part in parts]),
         fields={field_id: concatenate([part.fields[field_id] for part in parts]) for field_id in parts[0].fields},
         groups=concatenate(columns) if columns else None,
+        elements=_elements_of(parts),
         read_timestamp=max(part.read_timestamp for part in parts),
         searched_row_count=sum(part.searched_row_count for part in parts),
     )
@@ -127,6 +154,7 @@ def taken(hits: Hits, queries: Rows, rows: Rows) -> Hits:
         scores=hits.scores[rows],
         fields={field_id: column.take(rows) for field_id, column in hits.fields.items()},
         groups=None if hits.groups is None else hits.groups.take(rows),
+        elements=None if hits.elements is None else hits.elements[rows],
     )
 
 

@@ -53,6 +53,8 @@ def search(reply: SearchReply) -> bytes:
         bound = b"\x15" + struct.pack("<f", reply.iterator_last_bound)
         inner.append(pack.chunk(11, pack.text(1, reply.iterator_token) + bound))
     inner.append(pack.text(13, reply.primary_field))
+    if reply.elements is not None and len(reply.elements):
+        inner += pack.wrap(15, [pack.chunk(1, pack.packed_varints(reply.elements))])
     outer = [_SUCCESS, *pack.wrap(2, inner), pack.text(3, reply.collection), pack.integer(4, reply.session_timestamp)]
     return b"".join(outer)
 

@@ -30,6 +30,7 @@ from elanus.nodes.proxy.reduce import page_of, rounded_half_up
 from elanus.nodes.proxy.routes import Routes
 from elanus.nodes.proxy.stored_vectors import no_hits, spread
 from elanus.search.fuse import GroupOrder, fuse
+from elanus.search.reduce import best_elements
 
 SEARCH_COUNT_MAX: Final = 1024
 _WHOLE_KEYS: Final = frozenset(
@@ -122,7 +123,7 @@ class HybridReader:
             if single.read is None:
                 parts.append(no_hits(entry, query_count))
                 continue
-            hits = next(answers)
+            hits = best_elements(next(answers))
             parts.append(hits if single.places is None else spread(hits, single.places, query_count))
         return parts
 

@@ -93,6 +93,11 @@ class SearchPlan(msgspec.Struct, frozen=True, kw_only=True):
     iterator: IteratorPage | None
     grouping: Grouping | None
 
+    @property
+    def finds_elements(self) -> bool:
+        """Whether lists of vectors are searched element by element."""
+        return self.field.data_type is DataType.ARRAY_OF_VECTOR and not Metric(self.metric).compares_lists
+
 
 def search_plan(entry: CollectionEntry, request: SearchRequest) -> SearchPlan:
     """The remembered plan, or a new one."""
@@ -323,9 +328,10 @@ def check_round_decimal(text: str) -> int:
     return int(text)
 
 
-def checked_queries(field: FieldSchema, request: SearchRequest) -> np.ndarray:
+def checked_queries(plan: SearchPlan, request: SearchRequest) -> np.ndarray:
     """The query vectors in the field's storage dtype."""
-    queries, kind = request.queries, field.data_type
+    field, queries = plan.field, request.queries
+    kind = field.element_type if plan.finds_elements else field.data_type
     if request.query_type is not kind:
         if request.query_type is not DataType.FLOAT_VECTOR or kind not in _QUERY_CONVERSIONS:
             raise RequestError(

@@ -40,6 +40,7 @@ from elanus.nodes.proxy.routes import Routes
 from elanus.nodes.proxy.routing import shards_of
 from elanus.nodes.proxy.stored_vectors import no_hits, read_of_ids, spread, with_vectors
 from elanus.search.fuse import GroupOrder, fuse
+from elanus.search.reduce import best_elements
 
 COUNT_FIELD: Final = FieldSchema(field_id=0, name="count(*)", data_type=DataType.INT64)
 _REFUSED_QUERY_KEYS: Final = ("order_by_fields", "group_by_fields")
@@ -77,6 +78,7 @@ class Reader:
         read = with_input(self.search_read(entry, request, plan, fresh), ranker)
         hits = (await self.searched(entry, [read]))[0]
         if ranker is not None:
+            hits = best_elements(hits)
             order = None if plan.grouping is None else GroupOrder(plan.grouping.size, MAX)
             hits = fuse([hits], [Metric(plan.metric)], ranker, order)
         if plan.offset:
@@ -94,7 +96,7 @@ class Reader:
             bound = checked_filter(entry, request.filter, request.templates, zone=plan.clock.zone)
             partition_ids = pinned_partitions(entry, bound, partition_ids)
         check_pinned(entry, bound)
-        queries = checked_queries(plan.field, request)
+        queries = checked_queries(plan, request)
         radius, range_filter = bounded(plan)
         vector = VectorQuery(
             field_id=plan.field.field_id,
@@ -129,6 +131,8 @@ class Reader:
             return None
         if plan.grouping is not None or plan.iterator is not None:
             raise RequestError("don't support use segment scorer with group_by or search_iterator")
+        if plan.finds_elements:
+            raise UnsupportedError("boost ranker over the elements of a struct array")
         for boost in boosting.boosts:
             checked_filter(entry, boost.filter, {}, zone=plan.clock.zone)
         return boosting
@@ -192,6 +196,7 @@ class Reader:
             fields=outgoing(plan.outputs.fields, hits.fields, len(hits.keys), plan.clock),
             output_fields=plan.outputs.names,
             groups=outgoing_groups(entry, plan.grouping, hits, plan.clock),
+            elements=hits.elements,
             session_timestamp=hits.read_timestamp,
             searched_row_count=hits.searched_row_count,
             iterator_token=token,

@@ -53,3 +53,41 @@ def test_scores_are_those_of_the_twin(
         assert all(abs(got[at] - wanted[at]) < 1e-4 for at in wanted)
         ordered = list(got.values())
         assert ordered == sorted(ordered, reverse=metric.larger_is_better)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(vectors, max_size=4), min_size=1, max_size=15),
+    st.lists(vectors, min_size=1, max_size=3),
+    st.sampled_from([Metric.L2, Metric.IP, Metric.COSINE]),
+)
+def test_elements_are_found_as_rows_of_their_own(
+    rows: list[list[list[float]]], queries: list[list[float]], metric: Metric
+) -> None:
+    column = pa.array([encoded([[9.0] * DIMENSION]), *map(encoded, rows)], pa.large_binary())[1:]
+    lists = MultiVectors(column, DIMENSION)
+    keep = np.arange(len(rows)) % 3 != 1
+    asked = np.array(queries, np.float32)
+    count = sum(map(len, rows))
+    found = search_planned(
+        None, lists.elements, SearchRequest(asked, count + 1, metric), lists.elements_in(RowMask.of(keep))
+    )
+    alike = {Metric.L2: Metric.MAX_SIM_L2, Metric.IP: Metric.MAX_SIM_IP, Metric.COSINE: Metric.MAX_SIM_COSINE}[metric]
+    for place, query in enumerate(queries):
+        wanted = {
+            (at, offset): match(alike, np.array(one), np.array(query))
+            for at, row in enumerate(rows)
+            for offset, one in enumerate(row)
+            if keep[at]
+        }
+        elements = found.rows[place][found.rows[place] >= 0]
+        owners = lists.rows_of(elements)
+        got = dict(
+            zip(
+                zip(owners.tolist(), (elements - lists.bounds[owners]).tolist(), strict=True),
+                found.scores[place].tolist(),
+                strict=False,
+            )
+        )
+        assert got.keys() == wanted.keys()
+        assert all(abs(got[at] - wanted[at]) < 1e-4 for at in wanted)

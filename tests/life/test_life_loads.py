@@ -103,3 +103,31 @@ def test_fields_join_a_loaded_collection(client: MilvusClient) -> None:
     client.alter_collection_field("grows", "s", field_params={"max_length": 2})
     with pytest.raises(MilvusException, match="exceeds max length"):
         client.insert("grows", [{"id": 10, "vector": [9, 0], "s": "long"}])
+
+
+def test_arrays_of_structs_are_altered(client: MilvusClient) -> None:
+    schema = client.create_schema(enable_dynamic_field=False)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    parts = client.create_struct_field_schema()
+    parts.add_field("v", DataType.FLOAT_VECTOR, dim=2)
+    parts.add_field("n", DataType.INT64)
+    schema.add_field("s", DataType.ARRAY, element_type=DataType.STRUCT, struct_schema=parts, max_capacity=3)
+    schema.add_field("w", DataType.FLOAT_VECTOR, dim=2)
+    client.drop_collection("structs")
+    client.create_collection("structs", schema=schema)
+    index = client.prepare_index_params()
+    index.add_index("s[v]", index_type="HNSW", metric_type="MAX_SIM_COSINE", params={"M": 8, "efConstruction": 64})
+    client.create_index("structs", index)
+    assert client.list_indexes("structs") == ["s[v]"]
+    client.alter_index_properties("structs", "s[v]", {"mmap.enabled": True})
+    assert client.describe_index("structs", "s[v]")["mmap.enabled"] == "True"
+    four = {"id": 1, "w": [0, 1], "s": [{"v": [0, 1], "n": n} for n in range(4)]}
+    with pytest.raises(MilvusException, match="exceeds max capacity"):
+        client.insert("structs", [four])
+    client.alter_collection_field("structs", "s", {"mmap_enabled": True, "max_capacity": 4})
+    client.alter_collection_field("structs", "s[v]", {"mmap.enabled": True})
+    client.insert("structs", [four])
+    with pytest.raises(MilvusException, match="does not allow update"):
+        client.alter_collection_field("structs", "s", {"dim": 3})
+    with pytest.raises(MilvusException, match="does not exist"):
+        client.alter_collection_field("structs", "t", {"max_capacity": 4})

@@ -53,7 +53,8 @@ def score(query: Vector, vector: Vector, metric: str) -> float:
     a, b = np.array(query), np.array(vector)
     if metric == "l2":
         return float(((a - b) ** 2).sum())
-    return float(a @ b) / (float(np.linalg.norm(a) * np.linalg.norm(b)) if metric == "cosine" else 1.0)
+    length = float(np.linalg.norm(a) * np.linalg.norm(b)) if metric == "cosine" else 1.0
+    return float(a @ b) / length if length else 0.0
 
 
 def ranked(rows: Rows, query: Vector, field: str) -> list[tuple[Row, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -143,6 +144,22 @@ def test_empty_search_reply() -> None:
     assert (results.num_queries, results.top_k, list(results.topks)) == (2, 0, [0, 0])
     assert not results.scores
     assert not results.HasField("ids")
+
+
+def test_search_reply_of_elements() -> None:
+    reply = r.SearchReply(
+        collection="c",
+        primary_field="id",
+        counts=np.array([2, 1]),
+        keys=Column(np.array([7, 7, 9])),
+        scores=np.array([0.5, 0.25, -1.0], np.float32),
+        elements=np.array([3, 0, 300]),
+    )
+    results = messages().SearchResults.FromString(encode_data.search(reply)).results
+    assert list(results.element_indices.data) == [3, 0, 300]
+    assert list(results.ids.int_id.data) == [7, 7, 9]
+    of_rows = messages().SearchResults.FromString(encode_data.search(msgspec.structs.replace(reply, elements=None)))
+    assert not of_rows.results.HasField("element_indices")
 
 
 def test_query_reply() -> None:

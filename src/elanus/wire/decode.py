@@ -125,6 +125,10 @@ def add_field(data: bytes, database: str) -> AddFieldRequest:
     )
 
 
+_FIELD_SPELLINGS: Final = {"mmap_enabled": "mmap.enabled"}
+"""Clients translate this key when they create a field and not when they alter one."""
+
+
 def alter_field(data: bytes, database: str) -> AlterPropertiesRequest:
     message = messages().AlterCollectionFieldRequest.FromString(data)
     if not message.field_name:
@@ -132,8 +136,8 @@ def alter_field(data: bytes, database: str) -> AlterPropertiesRequest:
     return AlterPropertiesRequest(
         database=message.db_name or database,
         collection=message.collection_name,
-        properties=pairs(message.properties),
-        delete_keys=tuple(message.delete_keys),
+        properties={_FIELD_SPELLINGS.get(key, key): value for key, value in pairs(message.properties).items()},
+        delete_keys=tuple(_FIELD_SPELLINGS.get(key, key) for key in message.delete_keys),
         field=message.field_name,
     )
 

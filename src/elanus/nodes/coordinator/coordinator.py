@@ -280,11 +280,7 @@ class Coordinator:
         await leader.reconcile(record.collection_id)
 
     async def _alter_field(self, record: Collection, request: AlterPropertiesRequest) -> None:
-        fields = tuple(
-            describe.altered_field(field, request) if field.name == request.field else field
-            for field in record.schema.fields
-        )
-        await self._replace(record.collection_id, schema=msgspec.structs.replace(record.schema, fields=fields))
+        await self._replace(record.collection_id, schema=describe.with_altered_field(record.schema, request))
 
     async def _alter_index(self, record: Collection, request: AlterPropertiesRequest) -> None:
         if all(index.name != request.index_name for index in record.indexes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -28,13 +29,15 @@ from elanus.model.requests import (
     PartitionsRequest,
     SegmentInfo,
 )
-from elanus.model.schema import DYNAMIC_FIELD_NAME, CollectionSchema, FieldSchema
+from elanus.model.schema import DYNAMIC_FIELD_NAME, CollectionSchema, FieldSchema, StructSchema
 from elanus.model.types import DataType
 from elanus.nodes.contracts import CollectionView, Shard
 from elanus.nodes.coordinator.leader import Leader
 from elanus.nodes.coordinator.maintenance import needs_index
 
 FIELD_DESCRIPTION_PROPERTY = "field.description"
+CAPACITY_PROPERTY = "max_capacity"
+F = TypeVar("F", FieldSchema, StructSchema)
 STATE_IN_PROGRESS = 2
 STATE_FINISHED = 3
 SEGMENT_FLUSHED = 4
@@ -50,11 +53,28 @@ def altered(old: Mapping[str, str], properties: Mapping[str, str], delete_keys: 
     return {key: value for key, value in {**old, **properties}.items() if key not in delete_keys}
 
 
-def altered_field(field: FieldSchema, request: AlterPropertiesRequest) -> FieldSchema:
-    """The field after an alter call; its description is one of the properties there."""
-    params = altered(field.type_params, request.properties, request.delete_keys)
-    description = params.pop(FIELD_DESCRIPTION_PROPERTY, field.description)
-    return msgspec.structs.replace(field, type_params=params, description=description)
+def with_altered_field(schema: CollectionSchema, request: AlterPropertiesRequest) -> CollectionSchema:
+    """The schema after an alter call of a field or of an array of structs."""
+    fields = tuple(_altered_field(field, request) for field in schema.fields)
+    structs = tuple(_altered(struct, request) if struct.name == request.field else struct for struct in schema.structs)
+    return msgspec.structs.replace(schema, fields=fields, structs=structs)
+
+
+def _altered_field(field: FieldSchema, request: AlterPropertiesRequest) -> FieldSchema:
+    """Parts of an array of structs share its capacity."""
+    if field.name == request.field:
+        return _altered(field, request)
+    if field.struct_name == request.field and CAPACITY_PROPERTY in request.properties:
+        capacity = {CAPACITY_PROPERTY: request.properties[CAPACITY_PROPERTY]}
+        return msgspec.structs.replace(field, type_params={**field.type_params, **capacity})
+    return field
+
+
+def _altered(one: F, request: AlterPropertiesRequest) -> F:
+    """The description is one of the properties there."""
+    params = altered(one.type_params, request.properties, request.delete_keys)
+    description = params.pop(FIELD_DESCRIPTION_PROPERTY, one.description)
+    return msgspec.structs.replace(one, type_params=params, description=description)
 
 
 def with_field(schema: CollectionSchema, field: FieldSchema) -> CollectionSchema:

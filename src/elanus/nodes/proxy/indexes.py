@@ -38,6 +38,8 @@ def checked_index(entry: CollectionEntry, request: CreateIndexRequest) -> Create
 
 def _default_name(entry: CollectionEntry, field: FieldSchema, path: tuple[str, ...]) -> str:
     """The name that the index of the same path has already, else the path."""
+    if field.struct_name:
+        return field.name
     known = (index.name for index in entry.view.indexes if index.field_id == field.field_id and index.path == path)
     base = (field.name,) if field.is_dynamic else ()
     return next(known, "/".join(step.strip("[]") for step in (*base, *path)))

@@ -71,12 +71,14 @@ def check_alteration(request: AlterPropertiesRequest) -> None:
 def check_field_alteration(request: AlterPropertiesRequest, entry: CollectionEntry) -> None:
     """What may change about a field after its creation."""
     field = entry.fields.get(request.field)
-    if field is None or field.is_dynamic:
+    is_struct = any(struct.name == request.field for struct in entry.schema.structs)
+    if not is_struct and (field is None or field.is_dynamic):
         raise BadParameterError(f"field {request.field} does not exist in collection {entry.name}")
     for key in (*request.properties, *request.delete_keys):
         if key not in _FIELD_KEYS and not key.startswith("warmup"):
             raise BadParameterError(f"{key} does not allow update in collection field param")
-    if "max_length" in request.properties and not (field.data_type.is_string or field.element_type.is_string):
+    is_text = field is not None and (field.data_type.is_string or field.element_type.is_string)
+    if "max_length" in request.properties and not is_text:
         raise BadParameterError("can not modify the maxlength for non-string types")
     _check_bound(request, "max_length", VARCHAR_BYTES_MAX)
     _check_bound(request, "max_capacity", ARRAY_CAPACITY_MAX)

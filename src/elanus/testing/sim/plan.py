@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from elanus.testing.sim.faults import DISK, META, NETWORK, OBJECTS, PROCESS, Fault, draw
+from elanus.testing.sim.faults import DISK, LOG, META, NETWORK, OBJECTS, PROCESS, Fault, draw
 from elanus.testing.sim.workload import Load
 
-LASTS_S: Final = 8.0
+LASTS_S: Final = 6.0
 FAULT_COUNT: Final = 24
 
 STANDALONE_HOSTS: Final = ("server",)
 STANDALONE_KINDS: Final[Mapping[str, Sequence[str]]] = {"server": (*NETWORK, *DISK, *PROCESS)}
-CLUSTER_KINDS: Final = (*NETWORK, *OBJECTS, *META, "pause", "crash", "clock_step")
+CLUSTER_MACHINES: Final[Mapping[str, str]] = {
+    f"{role}-{number}": role for role in ("coordinator", "streaming", "query", "data", "proxy") for number in (1, 2)
+}
+_ANYWHERE: Final = (*NETWORK, *META, "pause", "crash", "clock_step")
+CLUSTER_KINDS: Final[Mapping[str, Sequence[str]]] = {
+    name: {"proxy": _ANYWHERE, "streaming": (*_ANYWHERE, *OBJECTS, *LOG)}.get(role, (*_ANYWHERE, *OBJECTS))
+    for name, role in CLUSTER_MACHINES.items()
+}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +37,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     shard_count: int = 2
     growing_bytes_max: int = 3000
     growing_idle_s: float = 1.0
+    lease_s: float = 2.0
 
 
 def plan_standalone(seed: int) -> Plan:
@@ -43,3 +51,36 @@ def plan_standalone(seed: int) -> Plan:
         growing_bytes_max=chance.choice((1500, 3000, 6000)),
         growing_idle_s=chance.choice((0.5, 1.0, 3.0)),
     )
+
+
+def plan_cluster(seed: int) -> Plan:
+    """Two processes of each role, on shared stores and a shared log."""
+    chance = random.Random(f"{seed} plan")
+    return Plan(
+        seed=seed,
+        shape="cluster",
+        faults=draw(chance, CLUSTER_KINDS, FAULT_COUNT, LASTS_S),
+        pchannel_count=2,
+        shard_count=chance.randint(1, 2),
+        growing_bytes_max=chance.choice((1500, 3000, 6000)),
+        growing_idle_s=chance.choice((0.5, 1.0, 3.0)),
+    )
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """A composition that can be simulated; `roles` and `moves` are what a run must have crashed and moved to count."""
+
+    draw: Callable[[int], Plan]
+    roles: tuple[str, ...]
+    moves: int
+
+
+SHAPES: Final[Mapping[str, Shape]] = {
+    "standalone": Shape(plan_standalone, ("standalone",), 0),
+    "cluster": Shape(plan_cluster, ("coordinator", "streaming", "query", "data", "proxy"), 1),
+}
+
+
+def plan_of(seed: int, shape: str) -> Plan:
+    """The plan of a seed."""
+    return SHAPES[shape].draw(seed)

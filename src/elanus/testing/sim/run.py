@@ -12,13 +12,14 @@ import contextvars
 import gc
 import random
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from elanus.app.roles import Roles
 from elanus.base.errors import ElanusError
 from elanus.index.kernels import initialize_thread
 from elanus.nodes.contracts import Frontend
@@ -27,8 +28,8 @@ from elanus.testing.client import Client
 from elanus.testing.clock import Deadlock
 from elanus.testing.composition import Parts
 from elanus.testing.history import BrokenPromise
-from elanus.testing.invariants import check_all
-from elanus.testing.sim.faults import Injector
+from elanus.testing.sim.cluster import Cluster, MakeRoles
+from elanus.testing.sim.faults import Injector, Machines
 from elanus.testing.sim.hosts import Host
 from elanus.testing.sim.linear import ClientHistory, check
 from elanus.testing.sim.loop import Crashed, SimLoop
@@ -59,6 +60,36 @@ class Outcome:
     def digest(self) -> str:
         """A hash over everything that happened."""
         return "" if self.trace is None else self.trace.digest()
+
+
+class Died(BrokenPromise):
+    """A process met a fault of its own making."""
+
+
+class Shape(Machines, Protocol):
+    """A composition under simulation."""
+
+    broken: list[BaseException]
+    exits: int
+
+    def start(self) -> None:
+        """Begin every process."""
+        ...
+
+    def checking(self) -> list[asyncio.Task[Any]]:
+        """Tasks that raise unless all invariants hold of what is stored and served."""
+        ...
+
+    def addresses(self) -> list[str]:
+        """Where proxies answer."""
+        ...
+
+    def balance(self) -> bool:
+        """Ask for a channel to be moved; whether it will be."""
+        ...
+
+
+MakeShape = Callable[[Plan, Trace, Network], Shape]
 
 
 class ClientSite:
@@ -94,14 +125,14 @@ class ClientSite:
 class Run:
     """One run, on a loop of its own."""
 
-    def __init__(self, plan: Plan, parts: Parts | None = None) -> None:
+    def __init__(self, plan: Plan, make: MakeShape) -> None:
         loop = asyncio.get_running_loop()
         self.plan = plan
         self.trace = Trace(loop.time)
         self.history = ClientHistory()
         self.score = Score()
         self.network = Network(random.Random(f"{plan.seed} network"), self.trace)
-        self.shape = Standalone(plan, self.trace, self.network, parts)
+        self.shape: Shape = make(plan, self.trace, self.network)
         self._injector = Injector(self.shape, random.Random(f"{plan.seed} faults"))
 
     async def play(self) -> None:
@@ -150,8 +181,7 @@ class Run:
         """Wait for the tasks, or for something that must never happen."""
         while tasks:
             done, _ = await asyncio.wait(tasks, timeout=1.0, return_when=asyncio.FIRST_EXCEPTION)
-            if self.shape.broken:
-                raise self.shape.broken[0]
+            self._unbroken()
             for task in [one for one in tasks if one in done]:
                 task.result()
                 tasks.remove(task)
@@ -159,11 +189,14 @@ class Run:
     async def check(self) -> None:
         """Every promise."""
         check(self.history, BOUNDED_STALENESS_S)
-        life = self.shape.host.life
-        assert life is not None
-        await self._done([life.start(check_all(self.shape.world), "check")])
+        await self._done(self.shape.checking())
+        self._unbroken()
+
+    def _unbroken(self) -> None:
+        """Raise if a process died of something that no process may die of."""
         if self.shape.broken:
-            raise self.shape.broken[0]
+            error = self.shape.broken[0]
+            raise Died(f"{type(error).__name__}: {error}") from error
 
 
 async def _insist(site: ClientSite, call: Any) -> None:
@@ -184,12 +217,23 @@ def one_thread() -> None:
     pa.set_io_thread_count(1)
 
 
-def play(plan: Plan, parts: Parts | None = None) -> Outcome:
+def make_standalone(parts: Parts | None = None) -> MakeShape:
+    """Makes a standalone shape, of these parts."""
+    return lambda plan, trace, network: Standalone(plan, trace, network, parts)
+
+
+def make_cluster(make: MakeRoles = Roles) -> MakeShape:
+    """Makes a cluster, whose processes have such roles."""
+    return lambda plan, trace, network: Cluster(plan, trace, network, make)
+
+
+def play(plan: Plan, make: MakeShape | None = None) -> Outcome:
     """Play a plan. Garbage is not collected meanwhile: nothing may happen at a moment that memory decides."""
     one_thread()
     gc.disable()
     loop = SimLoop()
     outcome = Outcome(plan)
+    make = make or (make_cluster() if plan.shape == "cluster" else make_standalone())
     unexpected: list[BaseException] = []
 
     def on_error(_: object, context: dict[str, Any]) -> None:
@@ -200,7 +244,7 @@ def play(plan: Plan, parts: Parts | None = None) -> Outcome:
     loop.set_exception_handler(on_error)
 
     async def main() -> None:
-        run = Run(plan, parts)
+        run = Run(plan, make)
         outcome.trace, outcome.score = run.trace, run.score
         try:
             async with asyncio.timeout(LASTS_S_MAX):

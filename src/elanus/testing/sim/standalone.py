@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from elanus.base.doors import Doors
 from elanus.base.errors import Action, ElanusError
 from elanus.nodes.contracts import Frontend
 from elanus.testing.composition import Options, Parts, VirtualGround, World
 from elanus.testing.history import LogHistory, ObjectHistory
+from elanus.testing.invariants import check_all
 from elanus.testing.sim.bucket import Bucket
 from elanus.testing.sim.hosts import Host
 from elanus.testing.sim.meta import MetaServer
 from elanus.testing.sim.network import Network
 from elanus.testing.sim.plan import Plan
+from elanus.testing.sim.sharedlog import SharedLog
 from elanus.testing.sim.trace import Trace
 
 DOWN_S_MAX: Final = 0.4
@@ -40,6 +43,7 @@ class Standalone:
 
     bucket: Bucket | None = None
     meta_server: MetaServer | None = None
+    shared_log: SharedLog | None = None
 
     def __init__(self, plan: Plan, trace: Trace, network: Network, parts: Parts | None = None) -> None:
         self.trace = trace
@@ -112,6 +116,12 @@ class Standalone:
     def lease_keys(self, host: Host) -> Sequence[str]:
         """None: its leases are in its memory."""
         return ()
+
+    def checking(self) -> list[asyncio.Task[Any]]:
+        """See `run.Shape`."""
+        life = self.host.life
+        assert life is not None
+        return [life.start(check_all(self.world), "check")]
 
     # --- for clients ------------------------------------------------------------------------------------------------
     def addresses(self) -> list[str]:

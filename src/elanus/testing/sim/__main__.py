@@ -1,0 +1,100 @@
+"""`python -m elanus.testing.sim replay SEED` and `… hunt`: see docs/simulator.md.
+
+Each starts itself anew with a fixed hash seed and one thread for every library, so that a seed means the same run in
+every shell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from elanus.testing.sim.hunt import Shrinker, kind_of, regression_test
+from elanus.testing.sim.plan import SHAPES, plan_of
+from elanus.testing.sim.report import Tally, counts
+from elanus.testing.sim.run import Outcome, play
+
+FIXED: Final = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}
+_FAILED: Final = 1
+_REPORT_EVERY: Final = 50
+
+
+def _say(lines: Iterable[str]) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.flush()
+
+
+def start_anew() -> None:
+    """Run this very command again in the fixed environment, unless it is that one already."""
+    if any(os.environ.get(name) != value for name, value in FIXED.items()):
+        command = [sys.executable, "-m", "elanus.testing.sim", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **FIXED})
+
+
+def replay(seed: int, shape: str, *, messages: bool) -> int:
+    """Play one seed and show its timeline."""
+    outcome = play(plan_of(seed, shape))
+    if outcome.trace is not None:
+        _say(outcome.trace.lines(messages=messages))
+    _say(_verdict(outcome))
+    return _FAILED if outcome.failure else 0
+
+
+def _verdict(outcome: Outcome) -> list[str]:
+    done = outcome.score
+    return [
+        "",
+        f"seed {outcome.plan.seed}, {outcome.plan.shape}: {outcome.failure or 'every promise was kept'}",
+        f"{sum(done.calls.values())} operations, {done.unknown} of unknown outcome, {done.refused} refused, "
+        f"{sum(outcome.struck.values())} strikes of {len({fault for fault, _ in outcome.struck})} kinds of faults, "
+        f"{outcome.virtual_s:.1f} virtual seconds, {outcome.steps} steps, trace {outcome.digest}",
+    ]
+
+
+def hunt(first: int, count: int | None, shape: str) -> int:
+    """Play seed after seed until one fails, or until stopped; shrink it and print a test."""
+    tally, roles = Tally(), SHAPES[shape].roles
+    seed = first
+    while count is None or seed < first + count:
+        begun_s = time.process_time()
+        outcome = play(plan_of(seed, shape))
+        hard = counts(outcome, roles, moves=SHAPES[shape].moves)
+        tally.add(outcome, time.process_time() - begun_s, counts=hard)
+        if outcome.failure:
+            _say([*_verdict(outcome), f"shrinking {kind_of(outcome.failure)} …"])
+            small = Shrinker(play).shrink(outcome)
+            if small.trace is not None:
+                _say(small.trace.lines(messages=False))
+            _say([*_verdict(small), "", regression_test(small)])
+            return _FAILED
+        if tally.runs % _REPORT_EVERY == 0:
+            _say(tally.lines()[:1])
+        seed += 1
+    _say(tally.lines())
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="elanus.testing.sim", description=__doc__)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="cluster" if "cluster" in SHAPES else "standalone")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("replay", help="play one seed and show what happened")
+    one.add_argument("seed", type=int)
+    one.add_argument("--messages", action="store_true", help="every message, too")
+    many = commands.add_parser("hunt", help="look for a seed that fails, and make it small")
+    many.add_argument("--first", type=int, default=1)
+    many.add_argument("--count", type=int, default=None, help="stop after so many")
+    asked = parser.parse_args(arguments)
+    if asked.command == "replay":
+        return replay(asked.seed, asked.shape, messages=asked.messages)
+    return hunt(asked.first, asked.count, asked.shape)
+
+
+if __name__ == "__main__":
+    start_anew()
+    sys.exit(main())

@@ -37,8 +37,9 @@ class TimestampOracle:
         self._floor = self._bound = 0 if stored is None else stored.record.value
 
     async def window(self) -> Range:
-        """Timestamps an owner may use."""
-        first = max(compose(self._clock.now_ms()), self._floor)
+        """Timestamps an owner may use. Windows never go back, though the clock may: an owner that has stamped in one
+        would have to wait until the clock is there again."""
+        first = self._floor = max(compose(self._clock.now_ms()), self._floor)
         end = compose(physical_ms(first) + TIMESTAMP_WINDOW_MS)
         if end > self._bound:
             async with self._lock:

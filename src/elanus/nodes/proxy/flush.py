@@ -48,7 +48,8 @@ class Flusher:
         return tuple(flushed)
 
     async def _flush(self, entry: CollectionEntry) -> FlushedCollection:
-        replies = await asyncio.gather(*[self._routes.node(shard).flush(shard.vchannel) for shard in entry.shards])
+        owners = [(self._routes.node(shard), shard.vchannel) for shard in entry.shards]
+        replies = await asyncio.gather(*[node.flush(vchannel) for node, vchannel in owners])
         segments = await self._coordinator.segments(entry.collection_id)
         return FlushedCollection(
             entry.name,
@@ -102,4 +103,5 @@ class Flusher:
         return sealed + growing
 
     async def _statuses(self, shards: Sequence[Shard]) -> Sequence[ShardStatus]:
-        return await asyncio.gather(*[self._routes.node(shard).status(shard.vchannel) for shard in shards])
+        owners = [(self._routes.node(shard), shard.vchannel) for shard in shards]
+        return await asyncio.gather(*[node.status(vchannel) for node, vchannel in owners])

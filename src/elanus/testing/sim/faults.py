@@ -50,9 +50,21 @@ class Machines(Protocol):
     trace: Trace
     network: Network
     hosts: dict[str, Host]
-    bucket: Bucket | None
-    meta_server: MetaServer | None
-    shared_log: SharedLog | None
+
+    @property
+    def bucket(self) -> Bucket | None:
+        """The object store of all, if there is one."""
+        ...
+
+    @property
+    def meta_server(self) -> MetaServer | None:
+        """The meta store of all, if there is one."""
+        ...
+
+    @property
+    def shared_log(self) -> SharedLog | None:
+        """The log of all, if there is one."""
+        ...
 
     def crash(self, host: Host, *, power_seed: int | None = None) -> None:
         """End the host's process; it is started again some time later."""

@@ -20,7 +20,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from elanus.app.roles import Roles
-from elanus.base.errors import ElanusError
+from elanus.base.errors import Action, ElanusError
 from elanus.index.kernels import initialize_thread
 from elanus.nodes.contracts import Frontend
 from elanus.nodes.streaming.delegate import BOUNDED_STALENESS_S
@@ -41,6 +41,7 @@ from elanus.testing.sim.workload import FIELDS, HOT_KEYS, MAIN, Definer, Score, 
 
 LASTS_S_MAX: Final = 120.0
 REST_S: Final = 2.0
+CHECKS_MAX: Final = 10
 
 
 @dataclass
@@ -189,7 +190,16 @@ class Run:
     async def check(self) -> None:
         """Every promise."""
         check(self.history, BOUNDED_STALENESS_S)
-        await self._done(self.shape.checking())
+        for attempt in range(CHECKS_MAX):
+            try:
+                await self._done(self.shape.checking())
+                break
+            except ElanusError as error:
+                # Channels may still be on their way to other owners.
+                if error.action not in (Action.RETRY, Action.ELSEWHERE) or attempt == CHECKS_MAX - 1:
+                    raise
+                self.trace.note("inspector", "refused", f"{type(error).__name__}: {error.message}")
+                await asyncio.sleep(REST_S)
         self._unbroken()
 
     def _unbroken(self) -> None:

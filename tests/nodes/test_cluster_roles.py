@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import numpy as np
 import pytest
-from node_calls import Client, rows
+from node_calls import Client, refused, row, rows
 
-from elanus.testing.cluster import ClusterOptions, ClusterWorld, play_cluster
+from elanus.base.errors import Action, ElanusError, FencedError, UnavailableError
+from elanus.meta.catalog import Stored, stored
+from elanus.meta.catalog import run as run_transaction
+from elanus.meta.records import PCHANNELS, SHARDS, Pchannel
+from elanus.meta.store import Put, Transaction
+from elanus.model.channel import pchannel_of
+from elanus.model.columns import Column
+from elanus.model.errors import ChannelNotAvailableError
+from elanus.model.reads import ShardRead
+from elanus.model.requests import Consistency
+from elanus.model.types import ConsistencyLevel
+from elanus.nodes.contracts import ShardWrite
+from elanus.testing.cluster import ClusterOptions, ClusterWorld, Member, play_cluster
 from elanus.testing.invariants import check_all
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(params=["direct", "codec"])
@@ -36,5 +52,238 @@ def test_a_cluster_serves(clustered: Callable[..., None]) -> None:
         await client.delete_ids([3, 25])
         assert await client.ids() == [one for one in range(30) if one not in (3, 25)]
         assert (await client.search([7.0, 0.0], 1))[0][0] == 7
+
+    clustered(scenario)
+
+
+# --- owners ---------------------------------------------------------------------------------------------------------
+class Load:
+    """Clients that insert one row after another and check that each is there, and stays."""
+
+    def __init__(self, world: ClusterWorld, client: Client) -> None:
+        self._world = world
+        self._client = client
+        self._next = 1000
+        self.acknowledged: set[int] = set()
+        self.unknown: set[int] = set()
+        self.waited_s = 0.0
+        self.running = True
+
+    async def run(self) -> None:
+        while self.running:
+            number, self._next = self._next, self._next + 1
+            begun_s = self._world.clock.monotonic_s()
+            while True:
+                try:
+                    await self._client.insert([row(number)])
+                    self.acknowledged.add(number)
+                    break
+                except ElanusError as error:
+                    if error.action is Action.UNKNOWN:
+                        self.unknown.add(number)
+                        break
+                    assert error.action in (Action.RETRY, Action.ELSEWHERE), repr(error)
+                await self._world.sleep(0.05)
+            self.waited_s = max(self.waited_s, self._world.clock.monotonic_s() - begun_s)
+            await self._world.sleep(0.02)
+
+    async def check(self) -> None:
+        """Exactly what was acknowledged is there, and perhaps what is unknown."""
+        found = {one for one in await self._client.ids() if one >= 1000}
+        assert self.acknowledged <= found <= self.acknowledged | self.unknown
+
+
+async def under_load(world: ClusterWorld, client: Client, disturb: Callable[[], Awaitable[None]]) -> Load:
+    """Two clients write and one reads what is acknowledged while `disturb` runs."""
+    load = Load(world, client)
+    running = [asyncio.ensure_future(load.run()) for _ in range(2)]
+    await world.sleep(0.5)
+    await disturb()
+    await world.sleep(1.0)
+    load.running = False
+    await asyncio.gather(*running)
+    await load.check()
+    return load
+
+
+def test_the_death_of_an_owner_loses_nothing_and_is_mended_soon(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create(shard_count=2)
+        await client.insert(rows(range(20)))
+        await client.flush()
+        await client.delete_ids([3])
+
+        async def disturb() -> None:
+            await world.kill(world.owner("elanus-dml_0"))
+            await world.sleep(6)
+
+        load = await under_load(world, client, disturb)
+        assert load.waited_s < 2 + 3, "take-over took longer than the lease and 3 s"
+        assert [one for one in await client.ids() if one < 1000] == [one for one in range(20) if one != 3]
+
+    clustered(scenario)
+
+
+def test_a_sleeper_that_wakes_has_lost_its_channels(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create()
+        await client.insert(rows(range(5)))
+        (vchannel,) = await shards_of(world)
+        old = world.owner(pchannel_of(vchannel))
+        node = world.members[old].process.streaming
+        assert node is not None
+        others = [name for name in world.members if name != old]
+        world.cut(old, "meta", *others)
+        await world.sleep(6)
+        assert world.members[old].process.streaming is node
+        await client.insert(rows(range(5, 8)))
+        # Nobody has told it: it still takes itself for the owner, and can neither read nor write.
+        assert node.is_open(pchannel_of(vchannel))
+        await refused(node.query(count_of(vchannel)), UnavailableError)
+        world.mend(old, "meta", *others)
+        await refused(node.query(count_of(vchannel)), UnavailableError, "no longer current")
+        write = ShardWrite(vchannel=vchannel, schema_version=0, delete_keys=Column(np.array([1])))
+        await refused(node.write(write), ElanusError)
+        await world.sleep(2)
+        assert not node.is_open(pchannel_of(vchannel))
+        await refused(node.query(count_of(vchannel)), ChannelNotAvailableError)
+        assert await client.ids() == list(range(8))
+
+    clustered(scenario, pchannel_count=1)
+
+
+def test_channels_are_balanced_over_nodes_that_come_and_go(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create(shard_count=4)
+        await client.insert(rows(range(40)))
+
+        async def disturb() -> None:
+            assert counts(world) == [4]
+            await world.join("streaming")
+            await world.sleep(2)
+            assert counts(world) == [2, 2]
+            await world.join("streaming")
+            await world.join("streaming")
+            await world.sleep(2)
+            assert counts(world) == [1, 1, 1, 1]
+            await world.leave("streaming 1")
+            assert counts(world) == [1, 1, 2]
+            await world.leave("streaming 2")
+            assert counts(world) == [2, 2]
+
+        load = await under_load(world, client, disturb)
+        assert not load.unknown
+        assert load.waited_s < 1
+        assert [one for one in await client.ids() if one < 1000] == list(range(40))
+
+    clustered(scenario, streaming=1, pchannel_count=4)
+
+
+def counts(world: ClusterWorld) -> list[int]:
+    nodes = [one.process.streaming for one in world.members.values() if one.process.streaming is not None]
+    return sorted(len(node.owned) for node in nodes)
+
+
+async def shards_of(world: ClusterWorld) -> list[str]:
+    return [item.key.removeprefix(SHARDS) for item in await world.meta.range(SHARDS)]
+
+
+def count_of(vchannel: str) -> ShardRead:
+    return ShardRead(vchannel=vchannel, level=ConsistencyLevel.STRONG, count_only=True)
+
+
+# --- coordinators ---------------------------------------------------------------------------------------------------
+def test_a_standby_takes_over_and_owners_stay(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create(shard_count=2)
+        await client.insert(rows(range(10)))
+        terms = await terms_of(world)
+        first = world.active
+
+        async def disturb() -> None:
+            await world.kill(first)
+            for _ in range(20):
+                assert len(await client.ids("id < 100")) == 10
+                await world.sleep(0.3)
+            while not world.has_leader:
+                await world.sleep(0.1)
+
+        load = await under_load(world, client, disturb)
+        assert not load.unknown
+        assert world.active != first
+        assert await terms_of(world) == terms
+        await client.flush()
+        other = client_of(world, "d")
+        await other.create()
+        await other.insert(rows(range(3)))
+        assert await other.ids() == [0, 1, 2]
+
+    clustered(scenario, coordinators=2)
+
+
+def test_a_deposed_coordinator_changes_nothing_and_stands_again(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create()
+        await client.insert(rows(range(10)))
+        first = world.active
+        role = world.members[first].process.coordinator
+        assert role is not None
+        old = role.leader
+        world.cut(first, "meta")
+        await world.sleep(5)
+        assert world.active != first or len([1 for one in world.members.values() if is_leading(one)]) == 2
+        world.mend(first, "meta")
+        await refused(run_transaction(world.meta, Transaction((), (Put("x", b""),)), (old.guard,)), FencedError)
+        await world.sleep(5)
+        assert [is_leading(one) for one in world.members.values()].count(True) == 1
+        await client.insert(rows(range(10, 20)))
+        await client.flush()
+        assert await client.ids() == list(range(20))
+        await world.kill(world.active)
+        await world.sleep(5)
+        assert world.active == first
+        other = client_of(world, "d")
+        await other.create()
+
+    clustered(scenario, coordinators=2)
+
+
+def is_leading(member: Member) -> bool:
+    return member.process.coordinator is not None and member.process.coordinator.is_started
+
+
+async def terms_of(world: ClusterWorld) -> dict[str, int]:
+    return {one.record.name: one.record.term for one in await owners_of(world)}
+
+
+async def owners_of(world: ClusterWorld) -> list[Stored[Pchannel]]:
+    items = await world.meta.range(PCHANNELS)
+    return [stored(Pchannel, item) for item in items if item.key.endswith("/owner")]
+
+
+def test_without_a_coordinator_reads_go_on_and_writes_until_the_window_ends(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create()
+        await client.insert(rows(range(10)))
+        await client.flush()
+        await client.insert(rows([10]))
+        assert await client.ids() == list(range(11))
+        await world.kill(world.active)
+        await client.insert(rows([11]))
+        await world.sleep(10)
+        for level in ConsistencyLevel:
+            if level is not ConsistencyLevel.CUSTOMIZED:
+                assert await client.ids(consistency=Consistency(level=level)) == list(range(12))
+        await refused(client.insert(rows([12])), UnavailableError, "no timestamps")
+        await world.join("coordinator")
+        await world.sleep(4)
+        await client.insert(rows([13]))
+        assert await client.ids() == [*range(12), 13]
 
     clustered(scenario)

@@ -1,7 +1,7 @@
 """Ways to the shards: which node to ask, when to ask again, and what a partly failed write is called.
 
 Re-sending
-1. A read is repeated when a shard moved or is not ready, on a fresh view, until patience ends.
+1. A read is repeated when a shard moved, is not ready, or did not answer, on a fresh view, until patience ends.
 2. A write is re-sent to a shard only on `ChannelNotAvailableError` or `UnavailableError`: both say that nothing was
    stamped there. Any other failure ends it; unless it says that nothing was done, the outcome is unknown.
 3. A write over several shards is several records. When some were written and another was refused, or when one's
@@ -25,6 +25,7 @@ from elanus.base.errors import (
     FencedError,
     OutcomeUnknownError,
     OverloadedError,
+    ReplyLostError,
     UnavailableError,
 )
 from elanus.model.errors import (
@@ -49,7 +50,7 @@ PAUSE_MIN_S: Final = 0.005
 PAUSE_MAX_S: Final = 0.5
 
 NOT_STAMPED: Final = (ChannelNotAvailableError, UnavailableError)
-MOVED: Final = (ChannelNotAvailableError, FencedError, SegmentNotFoundError, UnavailableError)
+MOVED: Final = (ChannelNotAvailableError, FencedError, ReplyLostError, SegmentNotFoundError, UnavailableError)
 NOTHING_DONE: Final = (*NOT_STAMPED, DiskFullError, OverloadedError, WriteConflictError)
 """Refusals of a write that prove it was not stamped, beside those that blame the request."""
 STALE: Final = (
@@ -108,7 +109,7 @@ class Routes:
         """A fresh entry, or the same one while the coordinator is away: the shard may come back where it was."""
         try:
             return await self._cache.fetch(request)
-        except UnavailableError:
+        except (UnavailableError, ReplyLostError):
             return entry
 
     async def write_all(

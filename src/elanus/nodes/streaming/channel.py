@@ -25,12 +25,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from elanus.base.doors import Doors, Job
-from elanus.base.errors import DiskFullError, ElanusError, OverloadedError, UnavailableError, check
+from elanus.base.errors import (
+    Action,
+    DiskFullError,
+    ElanusError,
+    FencedError,
+    OverloadedError,
+    UnavailableError,
+    check,
+)
 from elanus.base.limits import (
     LOG_BATCH_BYTES_MAX,
     LOG_BATCH_RECORDS_MAX,
@@ -50,6 +58,8 @@ from elanus.nodes.streaming.shard import Shard
 from elanus.nodes.streaming.stamps import Stamps
 from elanus.wal.log import Writer
 from elanus.wal.records import encode_record
+
+REPORT_RETRY_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -83,6 +93,10 @@ class Keeper(Protocol):
         """These shards have changed."""
         ...
 
+    def fenced(self, pchannel: str) -> None:
+        """A higher term has opened the log."""
+        ...
+
 
 class Channel:
     """See the module's head."""
@@ -111,6 +125,7 @@ class Channel:
         self._idle.set()
         self._in_flight: asyncio.Event | None = None
         self._appender: Job | None = None
+        self._closed = False
 
     # --- ownership --------------------------------------------------------------------------------------------------
     @property
@@ -127,6 +142,7 @@ class Channel:
 
     async def close(self) -> None:
         """Let the batch in flight finish, refuse the rest, release the log."""
+        self._closed = True
         await self._idle.wait()
         if self._appender is not None:
             self._appender.cancel()
@@ -136,16 +152,30 @@ class Channel:
             await writer.close()
 
     def _fail(self, error: ElanusError) -> None:
-        """The log handle is dead: end the term and ask for a new one."""
+        """The log handle is dead: end the term and ask for a new one, unless somebody has it already."""
         self._writer = None
+        if isinstance(error, FencedError):
+            self._closed_by = ChannelNotAvailableError(self.pchannel)
+            self._keeper.fenced(self.pchannel)
+            return
         if isinstance(error, DiskFullError):
             self._closed_by = DiskFullError(
                 f"{self.pchannel}: its log is opened again when there is room: {error.message}"
             )
         else:
             self._closed_by = UnavailableError(f"{self.pchannel} lost its log; it is being opened again")
-        report = self._coordinator.report_failed(self.pchannel, self.term)
-        self._doors.tasks.spawn(report, name=f"report {self.pchannel}")
+        self._doors.tasks.spawn(self._report(self.term), name=f"report {self.pchannel}")
+
+    async def _report(self, term: int) -> None:
+        """Ask the coordinator for a new term until it has heard."""
+        while self.term == term and self._writer is None and not self._closed:
+            try:
+                await self._coordinator.report_failed(self.pchannel, term)
+                return
+            except ElanusError as error:
+                if error.action not in (Action.RETRY, Action.UNKNOWN):
+                    raise
+            await self._doors.clock.sleep(REPORT_RETRY_S)
 
     def shard(self, vchannel: str) -> Shard:
         """The shard, or the error that sends the caller to refresh its route."""
@@ -198,7 +228,7 @@ class Channel:
     async def _append_some(self) -> None:
         writer = self._writer
         if writer is None:
-            self._refuse_all(self._closed_by)
+            self._refuse_all(_again(self._closed_by))
             return
         try:
             await self.stamps.reserve(LOG_BATCH_RECORDS_MAX)
@@ -222,7 +252,9 @@ class Channel:
             first = await writer.append([encode_record(record) for record in records])
         except ElanusError as error:
             for pending in batch:
-                _answer(pending, error)
+                # A fenced log has taken nothing: the one who owns it now may be asked.
+                fenced = isinstance(error, FencedError)
+                _answer(pending, ChannelNotAvailableError(pending.vchannel) if fenced else error)
             self._fail(error)
             return
         self._apply_batch(batch, records, first)
@@ -329,7 +361,9 @@ class Channel:
 
 def _again(error: ElanusError) -> ElanusError:
     """The same refusal for one more caller: a raised exception carries its first traceback."""
-    return type(error)(error.message)
+    again = type(error).__new__(type(error), error.message)
+    again.message = error.message
+    return again
 
 
 def _answer(pending: _Pending, outcome: WriteReply | ElanusError) -> None:

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from elanus.base.doors import Clock
-from elanus.base.errors import UnavailableError
+from elanus.base.errors import ElanusError, StorageError, UnavailableError
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.errors import CollectionNotLoadedError, DeletesBehindError, ReadTimeoutError, SegmentNotFoundError
 from elanus.model.reads import Found, Hits, ShardRead
@@ -41,20 +41,39 @@ R = TypeVar("R", Hits, Found)
 
 
 class Evidence:
-    """Shared linearizable reads of one channel's term record."""
+    """Shared linearizable reads of one channel's term record: one is under way at a time, and all who come meanwhile
+    share the next one."""
 
     def __init__(self, clock: Clock, read_term: Callable[[], Awaitable[int]]) -> None:
         self._clock = clock
         self._read_term = read_term
         self._begun_s = float("-inf")
-        self._next: asyncio.Future[None] | None = None
+        self._reading = asyncio.Lock()
+        self._count = 0
+        self._shown: int | ElanusError = -1
 
     async def begun_after_now(self, term: int) -> None:
         """Return once a read of the record, begun after this call, has shown `term` to be current."""
-        begun = self._clock.monotonic_s()
-        if await self._read_term() != term:
+        seen = self._count
+        async with self._reading:
+            # Whoever waited here may find that a read began, and ended, while it waited.
+            if self._count == seen:
+                await self._read(term)
+        if isinstance(self._shown, ElanusError):
+            raise type(self._shown)(self._shown.message)
+        if self._shown != term:
             raise UnavailableError(f"term {term} is no longer current; the channel is being opened under another")
-        self._begun_s = max(self._begun_s, begun)
+
+    async def _read(self, term: int) -> None:
+        self._count += 1
+        begun_s = self._clock.monotonic_s()
+        self._shown = UnavailableError("the term could not be read")
+        try:
+            self._shown = await self._read_term()
+        except (UnavailableError, StorageError) as error:
+            self._shown = error
+        if self._shown == term:
+            self._begun_s = max(self._begun_s, begun_s)
 
     async def at_most_old(self, term: int, seconds: float) -> None:
         """As above, but evidence that began up to `seconds` ago will do."""

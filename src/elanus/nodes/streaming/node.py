@@ -10,7 +10,10 @@ Opening a channel (`assign`), in the order that rules out two owners acknowledgi
    seen, and only then take writes.
 
 When the log handle dies, the coordinator writes a higher term and assigns again. The shards in memory are then kept:
-they hold exactly what was applied, and replay adds what a batch of unknown outcome may have left durable.
+they hold exactly what was applied, and replay adds what a batch of unknown outcome may have left durable. They are kept
+only if every term between the one they were made under and the new one was given to this very node. Had another owner
+acted meanwhile, it may have sealed and truncated what replay would have to begin with, and a read here could miss what
+it acknowledged: then everything is forgotten and read anew. An owner that learns that it was fenced forgets at once.
 """
 
 from __future__ import annotations
@@ -68,6 +71,12 @@ class _Owned:
         self.channel = channel
         self.delegator = delegator
         self.owner: Stored[Pchannel] | None = None
+        self.own_through = 0
+        """All terms above the channel's up to this one were given to this node."""
+
+    def continues(self, term: int) -> bool:
+        """Whether nobody else can have owned the channel between what is held here and `term`."""
+        return self.channel.term == 0 or term <= self.own_through + 1
 
     @property
     def guard(self) -> Compare:
@@ -110,12 +119,16 @@ class StreamingNode:
     async def assign(self, pchannel: str, term: int) -> None:
         async with self._opening.setdefault(pchannel, asyncio.Lock()):
             owned = self._channels.get(pchannel)
+            if owned is not None and owned.channel.term < term and not owned.continues(term):
+                await self._forget(pchannel)
+                owned = None
             if owned is None:
                 owned = self._new_channel(pchannel)
             if owned.channel.term >= term:
                 if owned.channel.term == term and owned.channel.is_owned:
                     return
                 raise FencedError(f"{pchannel}: term {term} is not above {owned.channel.term}")
+            owned.own_through = max(owned.own_through, term)
             await self._open(owned, term)
             self._channels[pchannel] = owned
 
@@ -130,7 +143,8 @@ class StreamingNode:
         being opened here: nobody has acknowledged under it, and reads go on, on a full disk for instance."""
         stored = await fetch(self._storage.meta, Pchannel, owner_key(pchannel))
         owned = self._channels.get(pchannel)
-        if stored is not None and owned is not None and stored.record.owner == self.node_id:
+        mine = stored is not None and stored.record.owner == self.node_id
+        if stored is not None and owned is not None and mine and owned.continues(stored.record.term):
             return owned.channel.term
         return 0 if stored is None else stored.record.term
 
@@ -190,7 +204,16 @@ class StreamingNode:
     async def resign(self, pchannel: str, term: int) -> None:
         owned = self._channels.get(pchannel)
         if owned is not None and owned.channel.term <= term:
-            del self._channels[pchannel]
+            await self._forget(pchannel)
+
+    def fenced(self, pchannel: str) -> None:
+        """Another owner has opened the log: what is held here is stale. A node that fenced itself is opening it."""
+        if not self._opening[pchannel].locked():
+            self._storage.doors.tasks.spawn(self._forget(pchannel), name=f"forget {pchannel}")
+
+    async def _forget(self, pchannel: str) -> None:
+        owned = self._channels.pop(pchannel, None)
+        if owned is not None:
             await owned.channel.close()
 
     async def close(self) -> None:

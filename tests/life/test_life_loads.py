@@ -131,3 +131,45 @@ def test_arrays_of_structs_are_altered(client: MilvusClient) -> None:
         client.alter_collection_field("structs", "s", {"dim": 3})
     with pytest.raises(MilvusException, match="does not exist"):
         client.alter_collection_field("structs", "t", {"max_capacity": 4})
+
+
+def test_fields_that_are_not_loaded_cannot_be_used(client: MilvusClient) -> None:
+    schema = client.create_schema(enable_dynamic_field=True)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("v", DataType.FLOAT_VECTOR, dim=2)
+    schema.add_field("n", DataType.INT64)
+    schema.add_field("m", DataType.INT64)
+    index = client.prepare_index_params()
+    index.add_index("v", index_type="FLAT", metric_type="L2")
+    client.drop_collection("some")
+    client.create_collection("some", schema=schema, consistency_level="Strong")
+    client.create_index("some", index)
+    client.insert("some", [{"id": key, "v": [key, 0], "n": key, "m": key, "extra": key} for key in range(5)])
+    client.load_collection("some", load_fields=["id", "v", "n"], skip_load_dynamic_field=True)
+    for _ in range(2):
+        (row,) = client.query("some", "n == 3", output_fields=["*"])
+        assert row == {"id": 3, "v": [3, 0], "n": 3}
+        (hits,) = client.search("some", [[3, 0]], limit=1, output_fields=["*"])
+        assert set(hits[0]["entity"]) == {"id", "v", "n"}
+        for ask, text in (
+            ({"filter": "m == 3"}, "field m is not loaded"),
+            ({"filter": "extra == 3"}, "dynamic field is not loaded"),
+            ({"filter": "id == 3", "output_fields": ["m"]}, "field m is not loaded"),
+            ({"filter": "id == 3", "output_fields": ["extra"]}, "dynamic field not loaded"),
+        ):
+            with pytest.raises(MilvusException, match=text):
+                client.query("some", **ask)
+        with pytest.raises(MilvusException, match="field m is not loaded"):
+            client.search("some", [[3, 0]], limit=1, group_by_field="m")
+        client.refresh_load("some")
+    client.release_collection("some")
+    client.load_collection("some", load_fields=["id", "v", "m"])
+    (row,) = client.query("some", "m == 3 and extra == 3", output_fields=["*", "extra"])
+    assert row == {"id": 3, "v": [3, 0], "m": 3, "extra": 3}
+    client.release_collection("some")
+    client.load_collection("some", skip_load_dynamic_field=True)
+    (row,) = client.query("some", "m == 3", output_fields=["*"])
+    assert row == {"id": 3, "v": [3, 0], "n": 3, "m": 3}
+    client.release_collection("some")
+    client.load_collection("some")
+    assert client.query("some", "extra == 3", output_fields=["extra"])[0]["extra"] == 3

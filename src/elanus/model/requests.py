@@ -71,11 +71,13 @@ class AddFieldRequest(CollectionRequest, frozen=True, kw_only=True):
 
 
 class LoadRequest(CollectionRequest, frozen=True, kw_only=True):
-    """Load all (no partitions named) or some partitions."""
+    """Load all (no partitions named) or some partitions, with all (none named) or some fields. The dynamic field is not
+    named: it is loaded unless `skip_dynamic_field`."""
 
     partitions: tuple[str, ...] = ()
     replica_count: int = 1
     load_fields: tuple[str, ...] = ()
+    skip_dynamic_field: bool = False
     refresh: bool = False
 
 

@@ -135,6 +135,8 @@ class CollectionView(msgspec.Struct, frozen=True, kw_only=True):
     indexes: tuple[IndexDefinition, ...]
     loaded_partition_ids: tuple[int, ...] | None = None
     """None: not loaded. Partitions created after a whole load belong to it."""
+    loaded_field_ids: tuple[int, ...] = ()
+    """Where only some fields are loaded."""
     replica_count: int = 0
 
 

@@ -171,6 +171,7 @@ def _load(message: Any, database: str, partitions: tuple[str, ...]) -> LoadReque
         partitions=partitions,
         replica_count=message.replica_number if message.replica_number > 0 else 1,
         load_fields=tuple(message.load_fields),
+        skip_dynamic_field=message.skip_load_dynamic_field,
         refresh=message.refresh,
     )
 

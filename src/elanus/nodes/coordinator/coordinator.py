@@ -511,7 +511,7 @@ class Coordinator:
             old = leader.catalog.loads.get(record.collection_id)
             known = None if old is None else old.record
             if request.refresh and known is not None:
-                request = msgspec.structs.replace(request, load_fields=describe.loaded_names(record, known))
+                request = describe.loaded_again(record, request, known)
             describe.check_loadable(record, request, known)
             new = describe.load_record(record, request, known)
             if old is None or old.record != new:

@@ -133,6 +133,7 @@ def view(leader: Leader, record: Collection) -> CollectionView:
         ),
         indexes=record.indexes,
         loaded_partition_ids=loaded_partition_ids(leader, record),
+        loaded_field_ids=() if load is None else load.record.field_ids,
         replica_count=0 if load is None else load.record.replica_count,
     )
 
@@ -189,18 +190,37 @@ def load_record(record: Collection, request: LoadRequest, old: LoadRecord | None
     if request.partitions and (old is None or old.partition_ids is not None):
         before = old.partition_ids if old is not None and old.partition_ids is not None else ()
         partition_ids = tuple(sorted({*before, *_partition_ids(record, request.partitions)}))
-    names = set(request.load_fields)
     return LoadRecord(
         collection_id=record.collection_id,
         replica_count=max(1, request.replica_count),
         partition_ids=partition_ids,
-        field_ids=tuple(field.field_id for field in record.schema.fields if field.name in names),
+        field_ids=_loaded_field_ids(record.schema, request),
     )
 
 
-def loaded_names(record: Collection, load: LoadRecord) -> tuple[str, ...]:
-    """The fields that were asked for, by name; none means all."""
-    return tuple(field.name for field in record.schema.fields if field.field_id in load.field_ids)
+def _loaded_field_ids(schema: CollectionSchema, request: LoadRequest) -> tuple[int, ...]:
+    """The fields that are asked for; none named means all, and those added later."""
+    names = set(request.load_fields)
+
+    def is_asked_for(field: FieldSchema) -> bool:
+        if field.is_dynamic:
+            return not request.skip_dynamic_field
+        return not names or field.name in names or field.struct_name in names
+
+    ids = tuple(field.field_id for field in schema.fields if is_asked_for(field))
+    return () if len(ids) == len(schema.fields) else ids
+
+
+def loaded_again(record: Collection, request: LoadRequest, load: LoadRecord) -> LoadRequest:
+    """A refresh, as a request for the fields that are loaded."""
+    if not load.field_ids:
+        return request
+    loaded = [field for field in record.schema.fields if field.field_id in load.field_ids]
+    return msgspec.structs.replace(
+        request,
+        load_fields=tuple(field.name for field in loaded if not field.is_dynamic),
+        skip_dynamic_field=not any(field.is_dynamic for field in loaded),
+    )
 
 
 def partitions_left(leader: Leader, record: Collection, request: PartitionsRequest) -> tuple[int, ...]:

@@ -42,6 +42,7 @@ class CollectionEntry:
         "shards",
         "timezone",
         "ttl_ms",
+        "unloaded_field_ids",
         "view",
     )
 
@@ -63,6 +64,8 @@ class CollectionEntry:
         loaded = view.loaded_partition_ids or ()
         whole = set(self.partitions.values()) <= set(loaded)
         self.readable_partition_ids: tuple[int, ...] | None = None if whole else tuple(loaded)
+        loaded_fields = view.loaded_field_ids or [field.field_id for field in schema.fields]
+        self.unloaded_field_ids = frozenset(field.field_id for field in schema.fields).difference(loaded_fields)
         self.ttl_ms = ttl_ms(description.properties)
         self.timezone = description.properties.get(TIMEZONE_PROPERTY, DEFAULT_TIMEZONE)
         allowed = description.properties.get(ALLOW_INSERT_AUTO_ID_PROPERTY, "false")
@@ -83,6 +86,11 @@ class CollectionEntry:
         """Refuse `action` ("search", "query", …) on a collection that is not loaded."""
         if not self.is_loaded:
             raise CollectionNotLoadedError(self.name, prefix=f"failed to {action}")
+
+    def require_field(self, field: FieldSchema) -> None:
+        """Refuse a field that is not loaded."""
+        if field.field_id in self.unloaded_field_ids:
+            raise RequestError(f"field {field.name} is not loaded")
 
     def check_partitions(self, names: Sequence[str]) -> None:
         """Refuse partitions that do not exist, before anything is said of what is loaded."""

@@ -19,6 +19,7 @@ from elanus.expr.filters import field_values, parse_filter
 from elanus.expr.tree import Always, Filter
 from elanus.model.columns import Column
 from elanus.model.errors import BadParameterError, RequestError
+from elanus.model.schema import DYNAMIC_FIELD_NAME
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.routing import hashed_partitions, numbered_partitions
 
@@ -29,11 +30,17 @@ def checked_filter(
     """The bound filter; `plan` is the word Milvus uses in the refusal. Times without an offset are read in `zone`,
     which is the collection's unless given."""
     try:
-        return parse_filter(text, entry.schema, templates, zone or entry.timezone)
+        bound = parse_filter(text, entry.schema, templates, zone or entry.timezone)
     except UnknownFunctionError as error:
         raise RequestError(f"failed to query: Create retrieve plan by expr failed: {error.message}") from None
     except FilterError as error:
         raise BadParameterError(f"failed to create {plan} plan: {error.message}") from None
+    unloaded = entry.unloaded_field_ids & bound.field_ids
+    if unloaded:
+        name = next(field.name for field in entry.schema.fields if field.field_id in unloaded)
+        reason = "dynamic field is not loaded" if name == DYNAMIC_FIELD_NAME else f"field {name} is not loaded"
+        raise BadParameterError(f"failed to create {plan} plan: cannot parse expression: {text}, error: {reason}")
+    return bound
 
 
 def is_always_true(bound: Filter) -> bool:

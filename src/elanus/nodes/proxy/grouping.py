@@ -32,6 +32,7 @@ def grouping_of(entry: CollectionEntry, params: Mapping[str, str]) -> Grouping |
         if entry.dynamic is None:
             raise FieldNotFoundError(name, prefix="groupBy field not found in schema")
         field, path = entry.dynamic, (name,)
+    entry.require_field(field)
     data_type = field.data_type
     if params.get("json_path"):
         path = _path(entry, field, params["json_path"])

@@ -112,7 +112,9 @@ class HybridReader:
             request, places = await self._reader.with_stored_vectors(entry, request, plan, fresh)
             if not len(places):
                 return _Single(plan, None, places)
-        return _Single(plan, with_input(self._reader.search_read(entry, request, plan, fresh), ranking.ranker), places)
+        return _Single(
+            plan, with_input(entry, self._reader.search_read(entry, request, plan, fresh), ranking.ranker), places
+        )
 
     async def _hits(self, entry: CollectionEntry, singles: Sequence[_Single], query_count: int) -> list[Hits]:
         """The hits of each search."""

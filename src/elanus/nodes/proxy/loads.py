@@ -9,14 +9,15 @@ from elanus.nodes.proxy.entry import CollectionEntry
 
 
 def check_load_fields(entry: CollectionEntry, request: LoadRequest) -> None:
-    """A list of fields must hold all keys and a vector. It says which fields must be there: those left out are mapped
-    and decoded when they are first used, like all others."""
+    """A list of fields must hold all keys and a vector. What is left out cannot be used until it is loaded; it costs no
+    memory either way, since columns are mapped and decoded when they are first used."""
     if request.partitions and entry.partition_key is not None:
         raise RequestError("disable load partitions if partition key mode is used")
     if not request.load_fields:
         return
     wanted = set(request.load_fields)
-    missing = next((name for name in request.load_fields if name not in entry.fields), None)
+    known = {*entry.fields, *(struct.name for struct in entry.schema.structs)}
+    missing = next((name for name in request.load_fields if name not in known), None)
     if missing is not None:
         raise RequestError(f"failed to get field schema by name: fieldName({missing}) not found")
     for field in entry.schema.fields:

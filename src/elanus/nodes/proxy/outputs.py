@@ -30,12 +30,14 @@ def expanded(entry: CollectionEntry, wanted: Sequence[str], *, with_primary: boo
         if name == "*":
             # By age: clients let a field added later win over a dynamic key of its name.
             for field in sorted(entry.schema.fields, key=lambda one: one.field_id):
-                if not field.is_function_output:
+                if not field.is_function_output and field.field_id not in entry.unloaded_field_ids:
                     names[field.struct_name or field.name] = None
                     fields[field.name] = field
             continue
         parts = entry.schema.fields_of(name)
         if parts:
+            for part in parts:
+                entry.require_field(part)
             names[name] = None
             fields |= {part.name: part for part in parts}
             continue
@@ -54,6 +56,7 @@ def _resolved(entry: CollectionEntry, name: str) -> FieldSchema:
     if field is not None:
         if field.is_function_output:
             raise RequestError(f"not allowed to retrieve raw data of field {name}")
+        entry.require_field(field)
         return field
     base, bracket, _ = name.partition("[")
     if bracket and base in entry.fields and base != DYNAMIC_FIELD_NAME:
@@ -62,6 +65,8 @@ def _resolved(entry: CollectionEntry, name: str) -> FieldSchema:
         raise RequestError(f"field {name} not exist")
     if not _DYNAMIC_NAME.fullmatch(name):
         raise RequestError(f"parse output field name failed: {name}")
+    if entry.dynamic.field_id in entry.unloaded_field_ids:
+        raise RequestError(f"field {name} cannot be returned since dynamic field not loaded")
     if name.count("[") > 1 or (bracket and base != DYNAMIC_FIELD_NAME):
         raise RequestError("not support getting multiple level of dynamic field for now")
     return entry.dynamic

@@ -124,6 +124,7 @@ def _new_plan(entry: CollectionEntry, request: SearchRequest) -> SearchPlan:
     iterator = _iterator(params)
     limit, offset = _window(params, is_iterator=iterator is not None)
     field = _anns_field(entry, params.get("anns_field", ""))
+    entry.require_field(field)
     index = entry.indexes.get(field.field_id)
     if index is None:
         raise RequestError(f"field {field.name} is not loaded, please reload the collection")

@@ -75,7 +75,7 @@ class Reader:
             request, places = await self.with_stored_vectors(entry, request, plan, fresh)
             if not len(places):
                 return self._search_reply(entry, plan, no_hits(entry, query_count))
-        read = with_input(self.search_read(entry, request, plan, fresh), ranker)
+        read = with_input(entry, self.search_read(entry, request, plan, fresh), ranker)
         hits = (await self.searched(entry, [read]))[0]
         if ranker is not None:
             hits = best_elements(hits)
@@ -262,10 +262,13 @@ def _iterates(request: SearchRequest) -> bool:
     return request.params.get("iterator", "").lower() == "true"
 
 
-def with_input(read: ShardRead, ranker: AnyRanker | None) -> ShardRead:
+def with_input(entry: CollectionEntry, read: ShardRead, ranker: AnyRanker | None) -> ShardRead:
     """The read, which also brings the field that the ranker looks at."""
     if ranker is None or not ranker.input_field_id or ranker.input_field_id in read.output_field_ids:
         return read
+    for field in entry.schema.fields:
+        if field.field_id == ranker.input_field_id:
+            entry.require_field(field)
     return msgspec.structs.replace(read, output_field_ids=(*read.output_field_ids, ranker.input_field_id))
 
 

@@ -1,4 +1,4 @@
-"""The `elanus` command: serve, demo, settings.
+"""The `elanus` command: serve, run, up, status, demo, settings.
 
 Only the shape of the command line lives here: flags become a `Settings`, refusals become one line on standard error
 and an exit code. `elanus serve` has to answer within a second, so nothing here loads what serving does not need; that
@@ -13,16 +13,21 @@ import sys
 from collections.abc import Callable, Sequence
 
 import elanus
-from elanus.app import settings
+from elanus.app import cluster_commands, settings
 from elanus.app.demo import demonstrate
-from elanus.app.serve import Companion, Running, forever, is_loopback, leave, run
+from elanus.app.serve import (
+    EXIT_FAILED,
+    EXIT_IN_USE,
+    EXIT_WRONG_SETTINGS,
+    Companion,
+    Running,
+    forever,
+    run_and_leave,
+    warn_of_open_port,
+)
 from elanus.app.settings import Settings, SettingsError
 from elanus.app.standalone import Standalone
 from elanus.base.errors import ElanusError, InUseError
-
-EXIT_FAILED = 1
-EXIT_WRONG_SETTINGS = 2  # argparse's own code for wrong flags
-EXIT_IN_USE = 3
 
 # Flags of `serve` that stand for a setting: flag, setting, value shown in the help, help.
 FLAGS = (
@@ -67,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=version, help="show the version and leave")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _add_serve(commands.add_parser("serve", help="run the whole database in this process", description=SERVE))
+    cluster_commands.add(commands, _add_sources)
     _add_demo(commands.add_parser("demo", help="start a server and search real data by meaning", description=DEMO))
     _add_settings(commands.add_parser("settings", help="list every setting", description=LIST))
     return top
@@ -76,6 +82,12 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
     defaults = {setting.name: setting.default for setting in settings.describe()}
     for flag, name, value, text in FLAGS:
         command.add_argument(flag, dest=name, metavar=value, help=f"{text} (default: {defaults[name]})")
+    _add_sources(command)
+    command.set_defaults(action=_serve)
+
+
+def _add_sources(command: argparse.ArgumentParser) -> None:
+    """The options that every command with settings has."""
     command.add_argument(
         "--config", metavar="FILE", default=os.environ.get("ELANUS_CONFIG"), help="TOML file with settings"
     )
@@ -88,7 +100,6 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
         dest="assignments",
         help="any setting by its name, as often as needed; `elanus settings` lists them",
     )
-    command.set_defaults(action=_serve)
 
 
 def _add_demo(command: argparse.ArgumentParser) -> None:
@@ -127,17 +138,9 @@ def _list_settings(given: argparse.Namespace) -> None:
 def _serve(given: argparse.Namespace) -> None:
     flags = {name: getattr(given, name) for _, name, _, _ in FLAGS if getattr(given, name) is not None}
     chosen = settings.load(given.config, os.environ, {**dict(given.assignments), **flags})
-    if not chosen.server.unix_path and not is_loopback(chosen.server.host):
-        sys.stderr.write(
-            f"elanus: warning: {chosen.server.host} can be reached from other machines, and nothing controls access: "
-            "whoever reaches the port can read and delete everything\n"
-        )
-    try:
-        run(Standalone.start, chosen, Companion(lambda running: _announce(chosen, running), forever))
-    except ElanusError as error:
-        sys.stderr.write(f"elanus: {error.message}\n")
-        leave(EXIT_IN_USE if isinstance(error, InUseError) else EXIT_FAILED)
-    leave(0)
+    if not chosen.server.unix_path:
+        warn_of_open_port(chosen.server.host)
+    run_and_leave(Standalone.start, chosen, Companion(lambda running: _announce(chosen, running), forever))
 
 
 def _announce(chosen: Settings, running: Running) -> None:

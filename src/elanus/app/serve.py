@@ -5,7 +5,7 @@ command line, the embedded helper and tests run whatever server they are given.
 
 Start: the metrics port is bound (a taken one is refused before anything is opened), the server opens its folder and
 answers, the probes answer, the caller is told. Stop, on SIGTERM, SIGINT, `until` or a failure: the server drains
-for at most `server.stop_grace_s`, closes its files, the probes go last. A stop that takes longer than `STOP_S_MAX` is
+for at most `server.stop_grace_s`, closes its files, the probes go last. A stop that takes longer than that and a little more is
 cut: the log makes an unclean end safe, and whoever asked for the stop gets it. A second signal cuts at once.
 """
 
@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from elanus.app.health import HealthServer, Probes, bind
-from elanus.app.settings import Settings
+from elanus.app.settings import ServerSettings, Settings
+from elanus.base.errors import ElanusError, InUseError
 
 try:
     import uvloop
@@ -32,6 +33,9 @@ except ImportError:  # Windows has none; asyncio's own loop does the same, more 
     uvloop = None
 
 STOP_S_MAX = 9.0
+EXIT_FAILED = 1
+EXIT_WRONG_SETTINGS = 2  # argparse's own code for wrong flags
+EXIT_IN_USE = 3
 EXIT_CUT = 70
 
 
@@ -84,6 +88,37 @@ async def forever() -> None:
     await asyncio.Event().wait()
 
 
+async def until_end_of_input() -> None:
+    """An `until` that ends when whoever started the process closes its standard input, or dies."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        while await reader.read(1024):
+            pass
+    finally:
+        transport.close()
+
+
+def warn_of_open_port(host: str) -> None:
+    """Say so when others than this machine can reach the port."""
+    if not is_loopback(host):
+        sys.stderr.write(
+            f"elanus: warning: {host} can be reached from other machines, and nothing controls access: "
+            "whoever reaches the port can read and delete everything\n"
+        )
+
+
+def run_and_leave(start: Start, settings: Settings, companion: Companion) -> NoReturn:
+    """`run`, and the end of the process with the exit code that says how it went."""
+    try:
+        run(start, settings, companion)
+    except ElanusError as error:
+        sys.stderr.write(f"elanus: {error.message}\n")
+        leave(EXIT_IN_USE if isinstance(error, InUseError) else EXIT_FAILED)
+    leave(0)
+
+
 def run(start: Start, settings: Settings, companion: Companion) -> None:
     """Run until the end; raises what the start refused or the failure that ended the server."""
     factory = uvloop.new_event_loop if uvloop is not None else None
@@ -116,7 +151,7 @@ async def serve(start: Start, settings: Settings, companion: Companion) -> None:
         try:
             await _serve_until(server, sock, companion, asked)
         finally:
-            with _late_stop_cut():
+            with _late_stop_cut(settings):
                 await server.stop(settings.server.stop_grace_s)
 
 
@@ -128,7 +163,7 @@ async def _start_unless_asked(start: Start, settings: Settings, asked: asyncio.E
     asking.cancel()
     if starting.done():
         return starting.result()
-    with _late_stop_cut():
+    with _late_stop_cut(settings):
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
     return None
@@ -185,14 +220,15 @@ def _watch_signals(asked: asyncio.Event) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def _late_stop_cut() -> Iterator[None]:
+def _late_stop_cut(settings: Settings) -> Iterator[None]:
     """End the process if the stop inside takes too long; a thread, as the loop may be what hangs."""
+    seconds = settings.server.stop_grace_s + STOP_S_MAX - ServerSettings().stop_grace_s
 
     def cut() -> None:
-        sys.stderr.write(f"elanus: the stop took longer than {STOP_S_MAX} s and was cut\n")
+        sys.stderr.write(f"elanus: the stop took longer than {seconds} s and was cut\n")
         os._exit(EXIT_CUT)
 
-    timer = threading.Timer(STOP_S_MAX, cut)
+    timer = threading.Timer(seconds, cut)
     timer.daemon = True
     timer.start()
     try:

@@ -168,12 +168,44 @@ class LoggingSettings(Section, frozen=True, kw_only=True):
 
 
 class ClusterSettings(Section, frozen=True, kw_only=True):
-    """A cluster: each role a process."""
+    """A cluster: each role a process. What the processes share, and how they reach one another."""
 
+    meta: Annotated[
+        str,
+        Meta(description="Metadata that all share: etcd://HOST:PORT[,HOST:PORT]/PREFIX, or etcds:// for TLS."),
+    ] = ""
+    store: Annotated[
+        str,
+        Meta(
+            description="Objects that all share: s3://BUCKET/PREFIX, az://CONTAINER/PREFIX, gs://BUCKET/PREFIX, or "
+            "file:///FOLDER for processes of one machine."
+        ),
+    ] = ""
+    wal: Annotated[str, Meta(description="The log: store:// keeps it on the objects.")] = "store://"
+    cache: Annotated[
+        str,
+        Meta(description="The one folder that a process writes to, and whose loss loses nothing. Empty: a private one."),
+    ] = ""
+    host: Annotated[str, Meta(description="Address on which a process listens for the others.")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="Port for the others; 0 takes a free one.")] = 0
+    advertise: Annotated[
+        str,
+        Meta(description="Host under which the others reach this process. Empty: `cluster.host`."),
+    ] = ""
     lease_s: Annotated[
         float,
         Meta(ge=0.5, le=600.0, description="A process that was not heard of for so long is replaced, in seconds."),
     ] = 15.0
+    tls_certificate: Annotated[
+        str,
+        Meta(description="PEM file of this process's certificate. Empty: calls between processes are not encrypted."),
+    ] = ""
+    tls_key: Annotated[str, Meta(description="PEM file of the certificate's private key.")] = ""
+    tls_authority: Annotated[str, Meta(description="PEM file of the authority that signed every certificate.")] = ""
+    tls_name: Annotated[
+        str,
+        Meta(description="Name that every process's certificate carries. Empty: the host that it is reached by."),
+    ] = ""
 
 
 class EmbeddedSettings(Section, frozen=True, kw_only=True):
@@ -361,6 +393,9 @@ def _check_relations(settings: Settings) -> None:
         )
     if len(server.unix_path.encode()) > UNIX_PATH_BYTES_MAX:
         raise SettingsError(f"server.unix_path is longer than {UNIX_PATH_BYTES_MAX} bytes: {server.unix_path}")
+    tls = [settings.cluster.tls_certificate, settings.cluster.tls_key, settings.cluster.tls_authority]
+    if any(tls) and not all(tls):
+        raise SettingsError("cluster.tls_certificate, cluster.tls_key and cluster.tls_authority go together")
     if server.port and server.port == server.metrics_port:
         raise SettingsError(f"server.port and server.metrics_port are both {server.port}; they must differ")
 

@@ -347,3 +347,25 @@ class ProxyCache(Protocol):
     async def invalidate(self, collection_id: int) -> None:
         """Forget what is cached about the collection (0: everything)."""
         ...
+
+
+# --- every process of a cluster -------------------------------------------------------------------------------------
+class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process of a cluster is. `client_address`: where Milvus clients reach it, of a proxy. `fault`: why it
+    cannot serve now; empty when it can."""
+
+    role: str
+    version: str
+    process_id: int
+    up_s: float
+    resident_bytes: int
+    cpu_s: float
+    client_address: str = ""
+    metrics_port: int = -1
+    fault: str = ""
+
+
+class Process(Protocol):
+    """What every process of a cluster offers beside its role."""
+
+    async def process_status(self) -> ProcessStatus: ...

@@ -113,12 +113,17 @@ class GrpcTransport:
         self._report = report
         self._observe = observe
         self._server: _Server | None = None
+        self._also: dict[type, object] = {}
         self._peers: weakref.WeakValueDictionary[str, _Peer] = weakref.WeakValueDictionary()
+
+    def offer(self, protocol: type, role: object) -> None:
+        """Serve this too, whatever else will be served. Before `serve`."""
+        self._also[protocol] = role
 
     async def serve(self, offered: Mapping[type, object]) -> str:
         """Listen and answer the calls of these protocols; gives the address for peers. InUseError."""
         self._server = _Server(self._link, self._doors, self._report, self._observe)
-        return await self._server.start(offered)
+        return await self._server.start({**offered, **self._also})
 
     def connect(self, address: str, protocol: type[T]) -> T:
         """The role at an address that a peer's `serve` gave. Connects with the first call."""

@@ -1,0 +1,42 @@
+"""One id for a meta store and an object store that belong together; nothing starts on a mismatch.
+
+The object store's copy is made first, by put-if-absent, and the meta store's from it, by compare-and-set: of many
+processes that start on empty stores at once, all end with one id. A meta store without an id over an object store with
+data is a meta store that was lost, or a foreign one.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from elanus.base.doors import Doors
+from elanus.base.errors import CorruptedError
+from elanus.meta.catalog import ConflictError, create, fetch, run
+from elanus.meta.records import CLUSTER, Cluster
+from elanus.meta.store import MetaStore
+from elanus.objects import paths
+from elanus.objects.store import ObjectExistsError, ObjectNotFoundError, ObjectStore
+
+
+async def settle_cluster_id(doors: Doors, meta: MetaStore, objects: ObjectStore) -> str:
+    """The cluster's id, made if both stores are new. CorruptedError when they name different stores."""
+    stored = await fetch(meta, Cluster, CLUSTER)
+    kept = await _kept(objects)
+    if stored is None and not kept:
+        with suppress(ObjectExistsError):
+            await objects.put(paths.CLUSTER, doors.random.token().encode())
+        kept = await _kept(objects)
+    if stored is None and not await objects.list(paths.COLLECTIONS_PREFIX):
+        with suppress(ConflictError):
+            await run(meta, create(Cluster(cluster_id=kept)))
+        stored = await fetch(meta, Cluster, CLUSTER)
+    if stored is None or stored.record.cluster_id != kept:
+        raise CorruptedError(f"the meta store and objects/{paths.CLUSTER}.object name different stores")
+    return kept
+
+
+async def _kept(objects: ObjectStore) -> str:
+    try:
+        return (await objects.get(paths.CLUSTER)).decode(errors="replace")
+    except ObjectNotFoundError:
+        return ""

@@ -1,0 +1,168 @@
+"""One process of a cluster, as `elanus run` starts it: the stores that all share, a way to the others, and one role.
+
+Nothing that must outlive the process is on its disk. The one folder it writes to is a cache: a private one that is
+removed at the end, or `cluster.cache`, which a later process may find useful and nobody misses.
+
+Stop: a proxy takes no new connections and lets its calls end; any other role first says that it wants to leave and
+hands over what it holds, for as long as `server.stop_grace_s` allows. Whoever is killed instead is missed when its
+lease ends.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import elanus
+from elanus.app.cluster import ClusterProcess
+from elanus.app.host import Host
+from elanus.app.identity import settle_cluster_id
+from elanus.app.metrics import cpu_seconds, resident_bytes
+from elanus.app.roles import Footing, Roles
+from elanus.app.settings import ClusterSettings, Settings, SettingsError
+from elanus.app.stores import open_log, open_meta, open_objects
+from elanus.meta.store import MetaStore
+from elanus.nodes.contracts import Process, ProcessStatus
+from elanus.wire.internal import GrpcTransport, Link, Tls
+from elanus.wire.server import GrpcServer
+
+KEEP_ALIVE_S_MIN = 0.25
+NO_LIMIT = 1 << 62
+
+
+class Node:
+    """See the module's head; implements `serve.Server`."""
+
+    def __init__(self, role_name: str, settings: Settings) -> None:
+        self.role_name = role_name
+        self.address = ""
+        self.metrics_port = -1
+        self._settings = settings
+        self._host = Host(settings)
+        self._host.fault = self.fault
+        self._started_s = self._host.doors.clock.monotonic_s()
+        self._leaving = False
+        self._wire: GrpcServer | None = None
+        self._private_cache: tempfile.TemporaryDirectory[str] | None = None
+
+    @classmethod
+    async def start(cls, role_name: str, settings: Settings) -> Node:
+        """Reach the stores, join the cluster, and serve. UnavailableError when a store cannot be reached now."""
+        for name in ("meta", "store"):
+            if not getattr(settings.cluster, name):
+                raise SettingsError(f"cluster.{name} (--{name}) is needed: it says what the processes share")
+        node = cls(role_name, settings)
+        try:
+            await node._open()
+        except BaseException:
+            await node._host.close()
+            raise
+        return node
+
+    # --- building ---------------------------------------------------------------------------------------------------
+    async def _open(self) -> None:
+        host, settings, cluster = self._host, self._settings, self._settings.cluster
+        host.prepare_libraries()
+        self._meta: MetaStore = await open_meta(host.doors, cluster.meta, os.environ)
+        objects = await open_objects(host.doors, cluster.store, os.environ)
+        cluster_id = await settle_cluster_id(host.doors, self._meta, objects)
+        footing = Footing(
+            host.doors,
+            self._meta,
+            objects,
+            open_log(host.doors, cluster.wal, objects, host.events),
+            host.events,
+            settings,
+            lambda: NO_LIMIT,
+            serving_threads=host.serving_threads,
+            building_threads=host.building_threads,
+        )
+        transport = GrpcTransport(
+            link_of(cluster, cluster_id, settings.server.stop_grace_s),
+            host.doors,
+            report=host.on_unexpected,
+            observe=host.metrics.observe,
+        )
+        transport.offer(Process, self)
+        self.process = await ClusterProcess.start(Roles(footing), transport, self.role_name)
+        self.address = self.process.address.partition("#")[0]
+        if self.process.proxy is not None:
+            await self._listen()
+
+    async def _listen(self) -> None:
+        server, host = self._settings.server, self._host
+        assert self.process.proxy is not None
+        self._wire = GrpcServer(
+            self.process.proxy,
+            host.doors,
+            report=host.on_unexpected,
+            observe=host.metrics.observe,
+            connection_age_s_max=server.connection_age_s_max,
+        )
+        ports = await self._wire.start((f"{server.host}:{server.port}",))
+        self.address = f"{server.host}:{ports[0]}"
+
+    # --- while it runs ----------------------------------------------------------------------------------------------
+    def fault(self) -> str:
+        """Why the process cannot serve; empty when it can."""
+        return self._host.failure() or ("leaving" if self._leaving else "")
+
+    def metrics(self) -> bytes:
+        """Prometheus text."""
+        return self._host.metrics.render()
+
+    async def wait_failed(self) -> None:
+        """Wait for a failure that ends the process, and raise it."""
+        await self._host.wait_failed()
+
+    async def process_status(self) -> ProcessStatus:
+        return ProcessStatus(
+            role=self.role_name,
+            version=elanus.__version__,
+            process_id=os.getpid(),
+            up_s=self._host.doors.clock.monotonic_s() - self._started_s,
+            resident_bytes=int(resident_bytes()),
+            cpu_s=cpu_seconds(),
+            client_address=self.address if self._wire is not None else "",
+            metrics_port=self.metrics_port,
+            fault=self.fault(),
+        )
+
+    async def stop(self, grace_s: float) -> None:
+        """Leave as the module's head says."""
+        self._leaving = True
+        if self._wire is not None:
+            await self._wire.stop(grace_s)
+        elif not await self.process.drain(grace_s):
+            self._host.events.warning("node.drain_cut", role=self.role_name, grace_s=grace_s)
+        await self.process.stop()
+        await self._host.doors.stop_tasks()
+        await self._meta.close()
+        await self._host.close()
+        if self._private_cache is not None:
+            self._private_cache.cleanup()
+
+
+def link_of(cluster: ClusterSettings, cluster_id: str, grace_s: float = 0.0) -> Link:
+    """How a process with these settings reaches others and is reached."""
+    return Link(
+        f"{cluster.host}:{cluster.port}",
+        cluster_id,
+        advertise=cluster.advertise,
+        keep_alive_s=max(KEEP_ALIVE_S_MIN, cluster.lease_s / 4),
+        grace_s=grace_s,
+        tls=_tls(cluster),
+    )
+
+
+def _tls(cluster: ClusterSettings) -> Tls | None:
+    if not cluster.tls_certificate:
+        return None
+    try:
+        certificate, key, authority = (
+            Path(path).read_bytes() for path in (cluster.tls_certificate, cluster.tls_key, cluster.tls_authority)
+        )
+    except OSError as error:
+        raise SettingsError(f"cannot read {error.filename}: {error.strerror}") from error
+    return Tls(certificate, key, authority, cluster.tls_name)

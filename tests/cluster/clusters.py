@@ -138,8 +138,7 @@ class Cluster:
         command += ["--log-level", "info"]
         for setting, value in {**BUSY, **settings}.items():
             command += ["--set", f"{setting}={value}"]
-        environment = {name: value for name, value in self.environment.items()}
-        made = RoleProcess(name, command, environment, self.folder / f"{name}.log")
+        made = RoleProcess(name, command, self.environment, self.folder / f"{name}.log")
         self.processes[name] = made
         return made
 

@@ -1,6 +1,6 @@
 """Hosts of a cluster as network namespaces on a bridge, so that the way between any two can be cut for real.
 
-Needs root, `ip` and `nft`. Services on this machine's loopback interface are reached at the bridge's address: packets to
+Needs root, `ip` and `nft`. Services on the loopback interface are reached at the address of the bridge: packets to
 a published port are sent on to 127.0.0.1. A cut drops packets in both directions without a word, at one host.
 """
 

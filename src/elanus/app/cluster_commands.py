@@ -7,7 +7,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,12 @@ from elanus.app.settings import Settings, SettingsError
 # Flags that stand for a setting: flag, setting, value shown in the help, help.
 SHARED = (
     ("--meta", "cluster.meta", "URL", "metadata: etcd://HOST:PORT/PREFIX"),
-    ("--store", "cluster.store", "URL", "objects: s3://BUCKET/PREFIX, az://…, gs://…, or file:///FOLDER on one machine"),
+    (
+        "--store",
+        "cluster.store",
+        "URL",
+        "objects: s3://BUCKET/PREFIX, az://…, gs://…, or file:///FOLDER on one machine",
+    ),
 )
 OWN = (
     ("--wal", "cluster.wal", "URL", "the log: store:// keeps it on the objects"),
@@ -43,7 +47,8 @@ RUN = (
 )
 UP = (
     "Run a local cluster: every role a process of its own, watched and started again when it dies, until Ctrl-C or "
-    "SIGTERM. Without --meta it brings its own etcd, if one is installed; without --store, objects and log are in that folder."
+    "SIGTERM. Without --meta it brings its own etcd, if one is installed; without --store, objects "
+    "and log are in the folder."
 )
 STATUS = "Show who is alive, which coordinator is active, and where every channel, shard and segment lives."
 UP_COUNTS = {"coordinator": 2, "streaming": 2, "query": 2, "data": 1, "proxy": 1}
@@ -63,9 +68,13 @@ def add(commands: Any, add_sources: AddSources) -> None:
     up = commands.add_parser("up", help="run a local cluster, each role a process", description=UP)
     for role, count in UP_COUNTS.items():
         plural = {"proxy": "proxies", "coordinator": "coordinators"}.get(role, role)
-        up.add_argument(f"--{plural}", dest=role, type=int, default=count, metavar="N", help=f"how many (default: {count})")
+        up.add_argument(
+            f"--{plural}", dest=role, type=int, default=count, metavar="N", help=f"how many (default: {count})"
+        )
     _add_flags(up, SHARED)
-    up.add_argument("--folder", default="./elanus-cluster", metavar="DIR", help="folder for what is local (default: %(default)s)")
+    up.add_argument(
+        "--folder", default="./elanus-cluster", metavar="DIR", help="folder for what is local (default: %(default)s)"
+    )
     up.add_argument("--port", type=int, default=19530, metavar="PORT", help="port of the first proxy; 0: free ones")
     up.add_argument("--log-level", default="warning", metavar="LEVEL", help="debug, info, warning or error")
     add_sources(up)

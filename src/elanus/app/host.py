@@ -26,7 +26,7 @@ class Host:
         self.serving_threads = settings.compute.serving_threads or available_cores()
         self.building_threads = settings.index.build_threads or available_cores()
         self.doors: RealDoors = real_doors(
-            self._on_failure, cores=self.serving_threads, initialize_serving=initialize_thread
+            self.on_failure, cores=self.serving_threads, initialize_serving=initialize_thread
         )
         level = Level[settings.logging.level.upper()]
         self.events = Events(self.doors.clock.now_ms, level=level, sink=logs.sink(settings.logging))
@@ -42,7 +42,8 @@ class Host:
         pa.set_memory_pool(pa.system_memory_pool())
 
     # --- failing ----------------------------------------------------------------------------------------------------
-    def _on_failure(self, name: str, error: BaseException) -> None:
+    def on_failure(self, name: str, error: BaseException) -> None:
+        """A task died: the process ends."""
         self.events.error("task.failed", task=name, error=repr(error))
         self.fail(error)
 

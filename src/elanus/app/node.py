@@ -1,7 +1,7 @@
 """One process of a cluster, as `elanus run` starts it: the stores that all share, a way to the others, and one role.
 
-Nothing that must outlive the process is on its disk. The one folder it writes to is a cache: a private one that is
-removed at the end, or `cluster.cache`, which a later process may find useful and nobody misses.
+Nothing that must outlive the process is on its disk. The one folder it writes to, `cluster.cache`, holds what a later
+process may find useful and nobody misses; the root file system may be read-only.
 
 Stop: a proxy takes no new connections and lets its calls end; any other role first says that it wants to leave and
 hands over what it holds, for as long as `server.stop_grace_s` allows. Whoever is killed instead is missed when its
@@ -11,7 +11,6 @@ lease ends.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import elanus
@@ -44,11 +43,10 @@ class Node:
         self._started_s = self._host.doors.clock.monotonic_s()
         self._leaving = False
         self._wire: GrpcServer | None = None
-        self._private_cache: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
     async def start(cls, role_name: str, settings: Settings) -> Node:
-        """Reach the stores, join the cluster, and serve. UnavailableError when a store cannot be reached now."""
+        """Reach the stores, join the cluster, serve. UnavailableError, StorageError when a store does not answer."""
         for name in ("meta", "store"):
             if not getattr(settings.cluster, name):
                 raise SettingsError(f"cluster.{name} (--{name}) is needed: it says what the processes share")
@@ -63,6 +61,8 @@ class Node:
     # --- building ---------------------------------------------------------------------------------------------------
     async def _open(self) -> None:
         host, settings, cluster = self._host, self._settings, self._settings.cluster
+        if cluster.cache:
+            use_cache(cluster.cache)
         host.prepare_libraries()
         self._meta: MetaStore = await open_meta(host.doors, cluster.meta, os.environ)
         objects = await open_objects(host.doors, cluster.store, os.environ)
@@ -71,7 +71,7 @@ class Node:
             host.doors,
             self._meta,
             objects,
-            open_log(host.doors, cluster.wal, objects, host.events),
+            open_log(host.doors, cluster.wal, objects),
             host.events,
             settings,
             lambda: NO_LIMIT,
@@ -140,8 +140,14 @@ class Node:
         await self._host.doors.stop_tasks()
         await self._meta.close()
         await self._host.close()
-        if self._private_cache is not None:
-            self._private_cache.cleanup()
+
+
+def use_cache(folder: str) -> None:
+    """Let libraries keep compiled code and temporary files in this folder and nowhere else."""
+    for variable, name in (("TMPDIR", "temporary"), ("XDG_CACHE_HOME", "kept")):
+        path = os.path.join(os.path.abspath(folder), name)
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.environ[variable] = path
 
 
 def link_of(cluster: ClusterSettings, cluster_id: str, grace_s: float = 0.0) -> Link:

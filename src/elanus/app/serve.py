@@ -5,8 +5,8 @@ command line, the embedded helper and tests run whatever server they are given.
 
 Start: the metrics port is bound (a taken one is refused before anything is opened), the server opens its folder and
 answers, the probes answer, the caller is told. Stop, on SIGTERM, SIGINT, `until` or a failure: the server drains
-for at most `server.stop_grace_s`, closes its files, the probes go last. A stop that takes longer than that and a little more is
-cut: the log makes an unclean end safe, and whoever asked for the stop gets it. A second signal cuts at once.
+for at most `server.stop_grace_s`, closes its files, the probes go last. A stop that takes longer than that and a little
+more is cut: the log makes an unclean end safe, and whoever asked for the stop gets it. A second signal cuts at once.
 """
 
 from __future__ import annotations

@@ -184,7 +184,10 @@ class ClusterSettings(Section, frozen=True, kw_only=True):
     wal: Annotated[str, Meta(description="The log: store:// keeps it on the objects.")] = "store://"
     cache: Annotated[
         str,
-        Meta(description="The one folder that a process writes to, and whose loss loses nothing. Empty: a private one."),
+        Meta(
+            description="The one folder that a process writes to; nothing is lost with it. "
+            "Empty: the user's own cache folder."
+        ),
     ] = ""
     host: Annotated[str, Meta(description="Address on which a process listens for the others.")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="Port for the others; 0 takes a free one.")] = 0

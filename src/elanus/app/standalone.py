@@ -6,34 +6,20 @@ Built bottom-up and taken down in the opposite order. The folder's layout: `LOCK
 
 from __future__ import annotations
 
-import asyncio
 import os
 from functools import partial
 
-import pyarrow as pa
-from threadpoolctl import threadpool_limits
-
-from elanus.app import logs
-from elanus.app.metrics import ServerMetrics
+from elanus.app.host import Host
+from elanus.app.identity import settle_cluster_id
 from elanus.app.roles import Footing, Roles
 from elanus.app.settings import Settings
-from elanus.base.errors import Action, CorruptedError, ElanusError, InvariantError
-from elanus.base.events import Events, Level
 from elanus.base.lock import FolderLock
-from elanus.base.memory import keep_heap_small
-from elanus.base.real import RealDoors, available_cores, real_doors
-from elanus.index.kernels import initialize_thread
-from elanus.meta.catalog import create, fetch, run
 from elanus.meta.local import LocalMetaStore
-from elanus.meta.records import CLUSTER, Cluster
 from elanus.meta.sqlite import open_sqlite
-from elanus.model.arrow import leave_pandas_out
 from elanus.nodes.contracts import ProxyCache, Streaming
 from elanus.nodes.coordinator.election import Candidate, Office
 from elanus.nodes.membership import Peers
-from elanus.objects import paths
 from elanus.objects.posix import PosixObjectStore, open_posix
-from elanus.objects.store import ObjectNotFoundError
 from elanus.wal.file import FileLog
 from elanus.wire.server import GrpcServer
 
@@ -46,21 +32,15 @@ class Standalone:
     def __init__(self, settings: Settings, lock: FolderLock) -> None:
         self._settings = settings
         self._lock = lock
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        level = Level[settings.logging.level.upper()]
-        self.doors: RealDoors = real_doors(
-            self._on_failure,
-            cores=settings.compute.serving_threads or available_cores(),
-            initialize_serving=initialize_thread,
-        )
-        self.events = Events(self.doors.clock.now_ms, level=level, sink=logs.sink(settings.logging))
-        self._metrics = ServerMetrics(self.fault)
+        self._host = Host(settings)
+        self._host.fault = self.fault
+        self.doors = self._host.doors
+        self.events = self._host.events
         self.address = ""
 
     @classmethod
     async def start(cls, settings: Settings) -> Standalone:
         """Open the folder, recover, and serve. InUseError; CorruptedError naming the file; DiskFullError."""
-        leave_pandas_out()
         folder = os.path.abspath(settings.storage.data)  # noqa: ASYNC240 - nobody is served yet
         os.makedirs(folder, exist_ok=True)
         lock = FolderLock.acquire(folder)
@@ -76,13 +56,10 @@ class Standalone:
     async def _open(self, folder: str) -> None:
         self.meta: LocalMetaStore = await open_sqlite(self.doors, f"{folder}/meta.db")
         self.objects: PosixObjectStore = await open_posix(
-            self.doors, f"{folder}/objects", partial(self._on_failure, "object store")
+            self.doors, f"{folder}/objects", partial(self._host.on_failure, "object store")
         )
-        await self._check_cluster_id()
-        initialize_thread()
-        keep_heap_small()
-        threadpool_limits(1, user_api="blas")
-        pa.set_memory_pool(pa.system_memory_pool())
+        await settle_cluster_id(self.doors, self.meta, self.objects)
+        self._host.prepare_libraries()
         roles = self._build_roles(folder)
         office = Office(Candidate(roles.surroundings(NODE_ID)))
         await office.win()
@@ -106,8 +83,8 @@ class Standalone:
             self.events,
             settings,
             partial(doors.files.free_bytes, folder),
-            serving_threads=settings.compute.serving_threads or available_cores(),
-            building_threads=settings.index.build_threads or available_cores(),
+            serving_threads=self._host.serving_threads,
+            building_threads=self._host.building_threads,
         )
         roles = Roles(footing)
         self.streaming = roles.streaming(NODE_ID)
@@ -121,28 +98,13 @@ class Standalone:
         proxies[NODE_ID] = self.proxy
         return roles
 
-    async def _check_cluster_id(self) -> None:
-        """Store and meta carry one cluster id; a stranger's folder is refused."""
-        stored = await fetch(self.meta, Cluster, CLUSTER)
-        try:
-            on_disk = (await self.objects.get(paths.CLUSTER)).decode(errors="replace")
-        except ObjectNotFoundError:
-            on_disk = ""
-        if stored is None and not on_disk:
-            on_disk = self.doors.random.token()
-            await self.objects.put(paths.CLUSTER, on_disk.encode())
-        if stored is None and not await self.objects.list(paths.COLLECTIONS_PREFIX):
-            await run(self.meta, create(Cluster(cluster_id=on_disk)))
-        elif stored is None or stored.record.cluster_id != on_disk:
-            raise CorruptedError(f"meta.db and objects/{paths.CLUSTER}.object name different stores")
-
     async def _listen(self) -> None:
         server = self._settings.server
         self._wire = GrpcServer(
             self.proxy,
             self.doors,
-            report=self._on_unexpected,
-            observe=self._metrics.observe,
+            report=self._host.on_unexpected,
+            observe=self._host.metrics.observe,
             connection_age_s_max=server.connection_age_s_max,
         )
         if server.unix_path:
@@ -153,33 +115,20 @@ class Standalone:
             self.address = f"{server.host}:{ports[0]}"
 
     # --- while it runs ----------------------------------------------------------------------------------------------
-    def _on_failure(self, name: str, error: BaseException) -> None:
-        self.events.error("task.failed", task=name, error=repr(error))
-        if not self._failed.done():
-            self._failed.set_exception(error)
-
-    def _on_unexpected(self, error: BaseException) -> None:
-        self.events.error("call.failed", error=repr(error))
-        broken = isinstance(error, InvariantError) or (
-            isinstance(error, ElanusError) and error.action is Action.CORRUPTED
-        )
-        if broken and not self._failed.done():
-            self._failed.set_exception(error)
-
     def fault(self) -> str:
         """Why the server cannot serve; empty when it can."""
-        if self._failed.done():
-            return str(self._failed.exception())
+        if self._host.failure():
+            return self._host.failure()
         closed = [name for name in self.coordinator.leader.pchannels if not self.streaming.is_open(name)]
         return f"channels without a log: {', '.join(closed)}" if closed else ""
 
     def metrics(self) -> bytes:
         """Prometheus text."""
-        return self._metrics.render()
+        return self._host.metrics.render()
 
     async def wait_failed(self) -> None:
         """Wait for a failure that ends the server, and raise it."""
-        await asyncio.shield(self._failed)
+        await self._host.wait_failed()
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way end, close every file. Everything acknowledged is in the log."""
@@ -187,7 +136,5 @@ class Standalone:
         await self.streaming.close()
         await self.doors.stop_tasks()
         await self.meta.close()
-        self.doors.close()
+        await self._host.close()
         self._lock.release()
-        if self._failed.done():
-            self._failed.exception()

@@ -1,8 +1,9 @@
 """`elanus up`: a local cluster under one supervisor that starts, watches, restarts and stops the role processes.
 
-Each process is an `elanus run`. It ends when the supervisor does, however that comes: its standard input is a pipe from
-here, and `--until-eof` makes it leave when that closes. A process that dies is started again, after a pause that doubles
-while it keeps dying. The stop goes from the clients inwards: proxies, workers, coordinators, and last an etcd of our own.
+Each process is an `elanus run`. It ends when the supervisor does, however that comes: its standard input is a pipe
+from here, and `--until-eof` makes it leave when that closes. A process that dies is started again, after a pause that
+doubles while it keeps dying. The stop goes from the clients inwards: proxies, workers, coordinators, and last an etcd
+of our own.
 """
 
 from __future__ import annotations
@@ -78,9 +79,7 @@ class Child:
 
     async def _run(self) -> int:
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=pipe, stdout=pipe, start_new_session=True
-        )
+        process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe, start_new_session=True)
         self._process = process
         assert process.stdout is not None
         async for line in process.stdout:

@@ -53,6 +53,55 @@ HNSW = {"index_type": "HNSW", "metric_type": "L2"}
         (HNSW, scalar(DataType.INT64), "data type Int64 can't build with this index HNSW"),
         ({"index_type": "AUTOINDEX", "M": "4"}, vector(), "only metric type can be passed when use AutoIndex"),
         ({"index_type": "DISKANN", "metric_type": "L2"}, vector(), "index type DISKANN is not served yet"),
+        (
+            {"index_type": "GPU_CAGRA", "metric_type": "L2"},
+            vector(),
+            "index type GPU_CAGRA needs a GPU, and this server uses none",
+        ),
+        ({"index_type": "IVF_PQ", "metric_type": "L2"}, vector(), "param 'm' not exist in json"),
+        (
+            {"index_type": "IVF_PQ", "metric_type": "L2", "m": "3"},
+            vector(),
+            "The dimension of the vector (dim) should be a multiple of the number of subquantizers (m). "
+            "dimension:8, m:3",
+        ),
+        (
+            {"index_type": "HNSW_PQ", "metric_type": "L2", "m": "4", "nbits": "65"},
+            vector(),
+            "Out of range in json: param 'nbits' (65) should be in range [1, 24]",
+        ),
+        (
+            {"index_type": "HNSW_PRQ", "metric_type": "L2", "m": "4", "nrq": "17"},
+            vector(),
+            "Out of range in json: param 'nrq' (17) should be in range [1, 16]",
+        ),
+        ({"index_type": "HNSW_SQ", "metric_type": "L2", "sq_type": "INT8"}, vector(), "invalid scalar quantizer type"),
+        (
+            {"index_type": "HNSW_SQ", "metric_type": "L2", "refine_type": "INT8"},
+            vector(),
+            "invalid refine type : INT8, optional types are [sq4u, sq6, sq8, fp16, bf16, fp32, flat]",
+        ),
+        (
+            {"index_type": "IVF_RABITQ", "metric_type": "L2", "refine_type": "SQ4U"},
+            vector(),
+            "invalid refine type : SQ4U, optional types are [sq6, sq8, fp16, bf16, fp32, flat]",
+        ),
+        (
+            {"index_type": "IVF_RABITQ", "metric_type": "L2", "refine": "1"},
+            vector(),
+            "Type conflict in json: param 'refine' (\"1\") should be a boolean",
+        ),
+        (
+            {"index_type": "SCANN", "metric_type": "L2"},
+            FieldSchema(101, "v", DataType.FLOAT_VECTOR, type_params={"dim": "7"}),
+            "The dimension of a vector (dim) should be a multiple of sub_dim. "
+            "Dimension:7, sub_dim:2: invalid parameter",
+        ),
+        (
+            {"index_type": "IVF_SQ8", "metric_type": "L2"},
+            vector(DataType.INT8_VECTOR),
+            "data type Int8Vector can't build with this index IVF_SQ8",
+        ),
         (HNSW | {"dim": "9"}, vector(), "dimension mismatch, dimension in schema: 8, dimension: 9"),
         (
             {"index_type": "INVERTED"},
@@ -104,7 +153,7 @@ def test_refused_definitions(params: dict[str, str], field: FieldSchema, message
 
 def test_a_type_not_served_says_so_by_its_class() -> None:
     with pytest.raises(IndexTypeNotServedError) as caught:
-        registry.find_index_type("ivf_pq")
+        registry.find_index_type("minhash_lsh")
     assert caught.value.action is Action.UNSUPPORTED
 
 
@@ -134,6 +183,14 @@ def test_resolution() -> None:
     )
     assert registry.resolve(HNSW | {"M": "8"}, vector()).params == {"M": 8, "efConstruction": 360}
     assert registry.resolve({"index_type": "IVF_FLAT", "metric_type": "L2"}, vector()).params == {"nlist": 128}
+    assert registry.resolve({"index_type": "HNSW_SQ", "metric_type": "L2", "sq_type": "sq6"}, vector()).params == {
+        "M": 30,
+        "efConstruction": 360,
+        "sq_type": "SQ6",
+        "refine": False,
+    }
+    halves = vector(DataType.FLOAT16_VECTOR)
+    assert registry.resolve({"index_type": "IVF_FLAT", "metric_type": "L2"}, halves).params["code"] == "FP16"
     assert not registry.resolve({"index_type": "FLAT", "metric_type": "L2"}, vector()).needs_file
     assert registry.resolve({"index_type": "AUTOINDEX"}, scalar(DataType.INT64)) == ResolvedIndex(
         "INVERTED", None, {}, False
@@ -150,6 +207,19 @@ def test_resolution() -> None:
         ("HNSW", {"ef": 0}, "Out of range in json: param 'ef' (0) should be in range [1, 2147483647]"),
         ("HNSW", {"ef": 1}, "ef(1) should be larger than k(10)"),
         ("IVF_FLAT", {"nprobe": 65537}, "Out of range in json: param 'nprobe' (65537) should be in range [1, 65536]"),
+        ("SCANN", {"reorder_k": 9}, "reorder_k(9) should be larger than k(10)"),
+        (
+            "HNSW_SQ",
+            {"refine_k": 0.5},
+            "Out of range in json: param 'refine_k' (0.5) should be in range "
+            "[1.000000, 340282346638528859811704183484516925440.000000]",
+        ),
+        ("HNSW_PQ", {"refine_k": True}, "Type conflict in json: param 'refine_k' (true) should be a number"),
+        (
+            "IVF_RABITQ",
+            {"rbq_bits_query": 9},
+            "Out of range in json: param 'rbq_bits_query' (9) should be in range [0, 8]",
+        ),
         ("FLAT", {"radius": "x"}, "Type conflict in json: param 'radius' (\"x\") should be a number"),
         (
             "FLAT",

@@ -21,7 +21,6 @@ from elanus.base.errors import InvariantError, check
 from elanus.index.contract import Bytes, Floats, ResolvedIndex, Rows
 from elanus.index.declaration import Declaration
 from elanus.index.kernels import hamming
-from elanus.index.parameters import IntegerParameter
 from elanus.index.scored import Scored
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
@@ -91,12 +90,3 @@ class BinFlat(Declaration):
     def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
         """Needs no file."""
         return ResolvedIndex(self.name, Metric(params["metric_type"]), {}, needs_file=False)
-
-
-class BinIvfFlat(BinFlat):
-    """BIN_IVF_FLAT: its parameters are checked and kept; the scan, which finds everything that lists would, answers."""
-
-    name = "BIN_IVF_FLAT"
-    metrics = frozenset({Metric.HAMMING, Metric.JACCARD})
-    build_parameters = (IntegerParameter("nlist", 1, 65536, 128),)
-    search_parameters = (IntegerParameter("nprobe", 1, 65536, 8),)

@@ -100,8 +100,8 @@ def best_of(scores: Floats, rows: Rows, k: int, metric: Metric) -> Found:
 def best_among(vectors: Vectors, queries: Floats, k: int, metric: Metric, candidates: Rows) -> Found:
     """The k best of each query's candidates (q, anything), which are distinct but for the -1 that pad them."""
     task = _task(vectors, queries, k, metric, None, None)
-    places, at = np.nonzero(candidates >= 0)
-    rows = candidates[places, at]
+    present = np.flatnonzero(candidates >= 0)
+    places, rows = present // max(1, candidates.shape[1]), candidates.reshape(-1)[present]
     scores = score_column_pairs(task.queries, places, vectors, rows, task.is_distance)
     scores = _without_nan(_finished(scores, vectors, rows, metric), task)
     return _packed(places, rows, scores, (len(queries), k), metric)

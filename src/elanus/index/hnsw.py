@@ -1,5 +1,7 @@
-"""HNSW: faiss's graph over raw float32 vectors (Malkov, Yashunin 2016, "Efficient and robust approximate nearest
-neighbor search using Hierarchical Navigable Small World graphs").
+"""HNSW: faiss's graph over the vectors themselves (Malkov, Yashunin 2016, "Efficient and robust approximate nearest
+neighbor search using Hierarchical Navigable Small World graphs"); those of a narrow type as they are stored.
+
+The types beside it have the same graph over codes: it is built over the vectors, and its storage exchanged.
 
 COSINE is inner product over normalised vectors. Search parameters are faiss objects, built once per `ef` and shared:
 faiss only reads them.
@@ -11,19 +13,25 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from elanus.base.errors import check
-from elanus.index.calibrate import calibrate, effort_for
+from elanus.index.calibrate import calibrate, candidates_for, effort_for, sample_dense
+from elanus.index.codes import CANDIDATES, candidate_count, native_code, scalar_codes
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, LIST_TYPES, Declaration
 from elanus.index.errors import SearchParameterError
 from elanus.index.file import Effort, Trailer, map_faiss, read_trailer, write
 from elanus.index.kernels import faiss_metric, library, selector, threads_set
-from elanus.index.parameters import INT32_MAX, IntegerParameter, Setting
+from elanus.index.parameters import INT32_MAX, IntegerParameter, Parameter, Setting
 from elanus.index.vectors import normalised
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
+
+M: Final = IntegerParameter("M", 2, 2048, 30)
+EF_CONSTRUCTION: Final = IntegerParameter("efConstruction", 1, INT32_MAX, 360)
+EF: Final = IntegerParameter("ef", 1, INT32_MAX)
 
 EF_MIN_DEFAULT: Final = 48
 EF_CACHE_MAX: Final = 256
@@ -44,15 +52,15 @@ EF_DIMENSION_US: Final = 0.005
 
 
 class HnswIndex:
-    """A mapped HNSW file."""
+    """A mapped file of one of the types."""
 
-    index_type = "HNSW"
-    scores_exactly = True
-
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, kind: HnswType, data: memoryview) -> None:
         trailer = read_trailer(data)
         self._index, self._alive = map_faiss(data)
         self._trailer = trailer
+        self._factor = kind.cost_factor(trailer.params)
+        self.index_type = trailer.index_type
+        self.scores_exactly = not kind.is_coded(trailer.params)
         self._normalises = trailer.metric is Metric.COSINE
         self._parameters: dict[int, Any] = {}
         self._defaults: dict[int, int] = {}
@@ -61,7 +69,7 @@ class HnswIndex:
         self.dimension = trailer.dimension
         self.size_bytes = len(data)
 
-    def search(self, queries: Floats, k: int, mask: RowMask | None, params: SearchParams) -> Found:
+    def search(self, queries: np.ndarray, k: int, mask: RowMask | None, params: SearchParams) -> Found:
         """See the contract. With a mask, faiss walks the graph as without one and reports the kept rows it met."""
         check(queries.shape[1] == self.dimension, "queries and vectors differ in dimension")
         faiss = library()
@@ -76,17 +84,21 @@ class HnswIndex:
 
     def candidates(self, k: int, params: SearchParams) -> int:
         """See the contract."""
-        return k
+        return k if self.scores_exactly else candidate_count(k, params, self._trailer.params)
 
     def params_for(self, rank: int, params: SearchParams) -> SearchParams:
-        """ef from the file's calibration, with a margin."""
+        """ef from the file's calibration, with a margin; candidates likewise."""
         needed = effort_for(self._trailer.efforts, rank, EF_PER_RANK_FALLBACK) * EF_MARGIN
-        return {**params, "ef": max(self._given(params), rank, math.ceil(needed))}
+        if self.scores_exactly:
+            return {**params, "ef": max(self._given(params), rank, math.ceil(needed))}
+        wanted = math.ceil(candidates_for(self._trailer.efforts, rank, self.row_count) * EF_MARGIN)
+        return {**params, "ef": max(self._given(params), wanted, math.ceil(needed)), CANDIDATES: wanted}
 
     def cost_us(self, k: int, params: SearchParams) -> float:
         """See the constants."""
         degree = int(self._trailer.params["M"]) / 16
-        return SEARCH_US + self._ef(k, params) * (EF_US + EF_DIMENSION_US * self.dimension * degree)
+        visit_us = EF_US + EF_DIMENSION_US * self.dimension * degree
+        return SEARCH_US + self._ef(k, params) * visit_us * self._factor
 
     def _ef(self, k: int, params: SearchParams) -> int:
         given = self._given(params)
@@ -113,14 +125,29 @@ class HnswIndex:
         return found
 
 
-class Hnsw(Declaration):
-    """The type itself."""
+class HnswType(Declaration):
+    """Base of the types."""
 
-    name = "HNSW"
     data_types = FLOAT_TYPES | LIST_TYPES | {DataType.INT8_VECTOR}
     metrics = FLOAT_METRICS
-    build_parameters = (IntegerParameter("M", 2, 2048, 30), IntegerParameter("efConstruction", 1, INT32_MAX, 360))
-    search_parameters = (IntegerParameter("ef", 1, INT32_MAX),)
+    build_parameters: tuple[Parameter, ...] = (M, EF_CONSTRUCTION)
+    search_parameters: tuple[Parameter, ...] = (EF,)
+
+    def is_coded(self, params: Mapping[str, Setting]) -> bool:
+        """Whether the graph stands over something else than the vectors."""
+        return True
+
+    def cost_factor(self, params: Mapping[str, Setting]) -> float:
+        """What a visit costs, where one over floats costs 1."""
+        return 1.0
+
+    def storage(self, values: Floats, metric: int, params: Mapping[str, Setting]) -> Any:
+        """A faiss index that holds the codes of all vectors, row by row; None for the vectors themselves."""
+        raise NotImplementedError
+
+    def fitted(self, params: dict[str, Setting], row_count: int) -> dict[str, Setting]:
+        """The parameters as that many rows allow them."""
+        return params
 
     def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
         """As given, defaults filled in."""
@@ -132,42 +159,83 @@ class Hnsw(Declaration):
         if isinstance(ef, int) and ef < k:
             raise SearchParameterError(f"ef({ef}) should be larger than k({k})")
 
-    def build(self, resolved: ResolvedIndex, vectors: Floats, threads: int) -> Sequence[memoryview]:
+    def build(self, resolved: ResolvedIndex, vectors: Any, threads: int) -> Sequence[memoryview]:
         """The graph over all vectors, calibrated."""
         metric = resolved.metric or Metric.COSINE
         values = normalised(vectors) if metric is Metric.COSINE else np.ascontiguousarray(vectors, np.float32)
+        params = self.fitted(resolved.params, len(values))
+        trailer = Trailer(self.name, metric, len(values), values.shape[1], params)
         with threads_set(threads):
-            index = _graph(values, faiss_metric(metric), resolved.params)
-            efforts = self._calibrated(index, values, metric)
-        trailer = Trailer(self.name, metric, len(values), values.shape[1], resolved.params, efforts)
+            codes = self.storage(values, faiss_metric(metric), params)
+            index = _graph(values, faiss_metric(metric), params)
+            if codes is not None:
+                index = _over(index, codes, trailer)
+            trailer = msgspec.structs.replace(trailer, efforts=self._efforts(index, values, trailer))
         return write(index, trailer)
 
     def load(self, data: memoryview) -> VectorIndex:
         """Maps the file."""
-        return HnswIndex(data)
+        return HnswIndex(self, data)
 
-    def _calibrated(self, index: Any, values: Floats, metric: Metric) -> tuple[Effort, ...]:
-        def search(queries: Floats, k: int, ef: int) -> Found:
+    def _efforts(self, index: Any, values: Floats, trailer: Trailer) -> tuple[Effort, ...]:
+        def search(queries: np.ndarray, k: int, ef: int) -> Found:
             return Found(*index.search(queries, k, params=_parameters(ef, None)))
 
+        def ladder(rank: int) -> Sequence[int]:
+            return [math.ceil(rank * ratio) for ratio in EF_RATIOS]
+
         # Values are normalised already, so inner product orders them as the cosine does.
-        plain = Metric.IP if metric is Metric.COSINE else metric
-        return calibrate(search, values, plain, lambda rank: [math.ceil(rank * ratio) for ratio in EF_RATIOS])
+        plain = Metric.IP if trailer.metric is Metric.COSINE else trailer.metric
+        coded = len(values) if self.is_coded(trailer.params) else 0
+        return calibrate(search, sample_dense(values, plain), ladder, coded)
+
+
+class Hnsw(HnswType):
+    """HNSW itself."""
+
+    name = "HNSW"
+
+    def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
+        """With the code that holds the field's numbers."""
+        resolved = super().resolve(params, field)
+        code = native_code(field, Metric(params["metric_type"]))
+        return (
+            resolved if code == "FLOAT" else msgspec.structs.replace(resolved, params=resolved.params | {"code": code})
+        )
+
+    def is_coded(self, params: Mapping[str, Setting]) -> bool:
+        """Halves of normalised vectors are near them, no more."""
+        return "code" in params
+
+    def storage(self, values: Floats, metric: int, params: Mapping[str, Setting]) -> Any:
+        """Floats, or scalar codes of the stored type."""
+        return scalar_codes(values, metric, str(params["code"])) if "code" in params else None
+
+
+def _over(graph: Any, codes: Any, trailer: Trailer) -> Any:
+    """The same graph over codes; `codes` must outlive it."""
+    index = library().IndexHNSWFlat()
+    index.d, index.ntotal, index.metric_type = trailer.dimension, trailer.row_count, graph.metric_type
+    index.is_trained = True
+    index.hnsw = graph.hnsw
+    index.storage, index.own_fields = codes, False
+    return index
 
 
 def _graph(values: Floats, metric: int, params: Mapping[str, Setting]) -> Any:
     """The index over float32 values. Building reads vectors at random, so that memory bandwidth is what it costs; where
     half precision tells neighbours apart as well, the graph is built over halves and then given the floats."""
     faiss = library()
-    index = faiss.IndexHNSWFlat(values.shape[1], params["M"], metric)
-    index.hnsw.efConstruction = params["efConstruction"]
+    degree, effort = int(params["M"]), int(params["efConstruction"])
+    index = faiss.IndexHNSWFlat(values.shape[1], degree, metric)
+    index.hnsw.efConstruction = effort
     if not len(values):
         return index
     if not _half_is_enough(values):
         index.add(values)
         return index
-    halves = faiss.IndexHNSWSQ(values.shape[1], faiss.ScalarQuantizer.QT_fp16, params["M"], metric)
-    halves.hnsw.efConstruction = params["efConstruction"]
+    halves = faiss.IndexHNSWSQ(values.shape[1], faiss.ScalarQuantizer.QT_fp16, degree, metric)
+    halves.hnsw.efConstruction = effort
     halves.train(values)
     halves.add(values)
     index.hnsw = halves.hnsw

@@ -122,7 +122,7 @@ def _search_best(
 def _search_whole(index: VectorIndex, vectors: Vectors | ScoredVectors, request: SearchRequest) -> Found:
     if _exact_us(vectors, request, None) < _index_us(index, vectors, request, request.k, False) * len(request.queries):
         return _exact(vectors, request, None)
-    found = _nearest(index, vectors, request, request.k, request.params)
+    found = nearest(index, vectors, request, request.k, request.params)
     short = found.rows[:, -1] < 0
     if short.any():
         _answer_exactly(found, np.flatnonzero(short), vectors, request, None)
@@ -136,7 +136,7 @@ def _exact(vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMa
     return search_scored(vectors, request.queries, request.k, request.metric, mask, {})
 
 
-def _nearest(
+def nearest(
     index: VectorIndex, vectors: Vectors | ScoredVectors, request: SearchRequest, width: int, params: SearchParams
 ) -> Found:
     """The `width` nearest rows that the index finds, by their own scores."""
@@ -162,7 +162,7 @@ def _search_filtered(
         if too_dear or len(pending) * width > 2 * WIDTH_ENTRIES_MAX:
             break
         params = index.params_for(width, request.params) if calibrated else request.params
-        near = _nearest(index, vectors, left, width, params)
+        near = nearest(index, vectors, left, width, params)
         kept = mask.keep[near.rows] & (near.rows >= 0)
         counts = kept.sum(axis=1)
         done = counts >= request.k

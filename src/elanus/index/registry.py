@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from elanus.base.errors import InvariantError
 from elanus.index.auto import Auto, auto_metric
-from elanus.index.binary import BINARY_METRICS, BinFlat, BinIvfFlat
+from elanus.index.binary import BINARY_METRICS, BinFlat
+from elanus.index.binary_ivf import BinIvfFlat
 from elanus.index.contract import FileIndexType, IndexType, ResolvedIndex, SearchParams, VectorIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES
 from elanus.index.errors import IndexParameterError, IndexTypeNotServedError, SearchParameterError
@@ -20,10 +21,17 @@ from elanus.index.extensions import find_extension
 from elanus.index.file import read_trailer
 from elanus.index.flat import Flat
 from elanus.index.hnsw import Hnsw
+from elanus.index.hnsw_pq import HnswPq
+from elanus.index.hnsw_prq import HnswPrq
+from elanus.index.hnsw_sq import HnswSq
 from elanus.index.ivf_flat import IvfFlat
+from elanus.index.ivf_pq import IvfPq
+from elanus.index.ivf_rabitq import IvfRabitq
+from elanus.index.ivf_sq8 import IvfSq8
 from elanus.index.multi import MULTI_METRICS
 from elanus.index.parameters import NumberParameter
 from elanus.index.scalar import SCALAR_TYPES
+from elanus.index.scann import Scann
 from elanus.index.sparse_index import SparseInverted, SparseWand
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
@@ -33,7 +41,15 @@ INDEX_ROWS_MIN: Final = 1024
 
 _FILE_TYPES: Final[tuple[FileIndexType, ...]] = (
     Hnsw(),
+    HnswSq(),
+    HnswPq(),
+    HnswPrq(),
     IvfFlat(),
+    IvfSq8(),
+    IvfPq(),
+    IvfRabitq(),
+    Scann(),
+    BinIvfFlat(),
     SparseInverted(),
     SparseWand(),
 )
@@ -41,21 +57,18 @@ _OTHER_TYPES: Final[tuple[IndexType, ...]] = (
     Auto(),
     Flat(),
     BinFlat(),
-    BinIvfFlat(),
     *SCALAR_TYPES,
 )
 INDEX_TYPES: Final[Mapping[str, IndexType]] = {one.name.upper(): one for one in (*_FILE_TYPES, *_OTHER_TYPES)}
 _ALIASES: Final = {"MARISA-TRIE": "TRIE", "": "AUTOINDEX"}
 _BY_FILE: Final = {one.name: one for one in _FILE_TYPES}
 
-_GRAPH_TYPES: Final = FLOAT_TYPES | {DataType.INT8_VECTOR}
 NOT_SERVED: Final[Mapping[str, frozenset[DataType]]] = {
-    **dict.fromkeys(("IVF_SQ8", "IVF_PQ", "IVF_RABITQ", "SCANN", "DISKANN", "AISAQ"), FLOAT_TYPES),
-    **dict.fromkeys(("GPU_BRUTE_FORCE", "GPU_IVF_FLAT", "GPU_IVF_PQ", "GPU_CAGRA"), FLOAT_TYPES),
-    **dict.fromkeys(("HNSW_SQ", "HNSW_PQ", "HNSW_PRQ"), _GRAPH_TYPES),
+    **dict.fromkeys(("DISKANN", "AISAQ"), FLOAT_TYPES),
     "MINHASH_LSH": frozenset({DataType.BINARY_VECTOR}),
 }
 """By name, the field types that each would take."""
+GPU_TYPES: Final = frozenset({"GPU_BRUTE_FORCE", "GPU_IVF_FLAT", "GPU_IVF_PQ", "GPU_CAGRA"})
 
 _METRICS_OF: Final = {
     DataType.BINARY_VECTOR: BINARY_METRICS,
@@ -72,6 +85,8 @@ _RANGE_PARAMETERS: Final = tuple(
 def find_index_type(name: str) -> IndexType:
     """The type of that name, in any spelling of case; `IndexParameterError` if there is none."""
     upper = name.upper()
+    if upper in GPU_TYPES:
+        raise IndexTypeNotServedError(f"index type {name} needs a GPU, and this server uses none")
     found = INDEX_TYPES.get(_ALIASES.get(upper, upper))
     if found is not None:
         return found

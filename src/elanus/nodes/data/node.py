@@ -18,6 +18,7 @@ from elanus.index.registry import build, resolve
 from elanus.index.vectors import as_float32
 from elanus.model.columns import Column, Values
 from elanus.model.segment import IndexFile, SegmentEntry
+from elanus.model.types import DataType
 from elanus.nodes.contracts import BuildTask, CompactTask
 from elanus.objects import paths
 from elanus.objects.checksums import map_verified, write_file
@@ -25,6 +26,7 @@ from elanus.objects.store import ObjectStore
 from elanus.segment.files import open_vectors
 from elanus.segment.merge import merged_rows
 from elanus.segment.sealed import SealedSegment
+from elanus.segment.searchable import DENSE_TYPES
 from elanus.segment.storage import SegmentPlace, fold_deletes, open_segment, write_segment
 
 
@@ -45,7 +47,7 @@ class DataNode:
         async with self._slot:
             file = task.entry.vectors[field.field_id]
             data = await map_verified(self._doors, self._objects, file)
-            vectors = _indexable(open_vectors(data, file.key))
+            vectors = _indexable(open_vectors(data, file.key), field.data_type)
             parts = await self._doors.compute.run_background(build, resolved, vectors, self._threads)
             folder = paths.folder_of(task.entry.scalars.key)
             key = paths.index(folder, task.definition.index_id, task.token, resolved.index_type)
@@ -88,10 +90,10 @@ class DataNode:
         return segment
 
 
-def _indexable(column: Column) -> Values:
+def _indexable(column: Column, data_type: DataType) -> Values:
     """Vectors as builds take them: dense ones float32 and C-contiguous, others as they are stored. Null rows are zeros
     or empty, which searches mask out."""
-    if not isinstance(column.values, np.ndarray):
+    if data_type not in DENSE_TYPES:
         return column.values
     values = as_float32(np.asarray(column.values))
     if column.valid is not None:

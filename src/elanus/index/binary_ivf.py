@@ -1,0 +1,183 @@
+"""BIN_IVF_FLAT: binary vectors in lists, one per centroid (k-means over the bits, rounded back to bits); a search reads
+the lists whose centroids are nearest by its own metric.
+
+The file holds arrays, row numbers and vectors in the order of the lists:
+
+    centroids uint8 (lists, width), offsets int64 (lists + 1), rows int32 (n), vectors uint8 (n, width)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from elanus.base.errors import check
+from elanus.index.binary import BYTE_NS, ROW_NS, BinaryVectors
+from elanus.index.calibrate import RANKS, Sample, calibrate, effort_for, sample_rows
+from elanus.index.codes import quiet_clustering
+from elanus.index.contract import Bytes, Found, ResolvedIndex, RowMask, Rows, SearchParams, VectorIndex
+from elanus.index.declaration import Declaration
+from elanus.index.exact import best_of, empty_answer
+from elanus.index.file import Effort, Trailer, read_array, read_trailer, write_arrays
+from elanus.index.ivf import NLIST, NPROBE, NPROBE_DEFAULT, NPROBE_MARGIN, ROWS_READ_PER_RANK, TRAIN_SEED
+from elanus.index.kernels import library, threads_set
+from elanus.index.scored import search_scored
+from elanus.model.schema import FieldSchema
+from elanus.model.types import DataType, Metric
+
+ROUND_MASK: Final = np.uint8(0b00010001)
+"""Bits of a sample's bytes that come from another row."""
+SEARCH_US: Final = 60.0
+LIST_US: Final = 1.0
+
+
+class BinaryLists:
+    """The lists themselves: what is built, and what is mapped."""
+
+    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.centroids = BinaryVectors(arrays["centroids"])
+        self.offsets: Rows = arrays["offsets"]
+        self.rows: npt.NDArray[np.int32] = arrays["rows"]
+        self.vectors: Bytes = arrays["vectors"]
+
+    def search(self, query: Bytes, k: int, nprobe: int, metric: Metric, keep: np.ndarray | None) -> Found:
+        """The k best kept rows of the nearest lists, for one query (width,)."""
+        found = self.centroids.scored(query, metric, None)
+        lists = best_of(found.scores, found.rows, nprobe, metric).rows[0]
+        spans = [(int(self.offsets[one]), int(self.offsets[one + 1])) for one in lists]
+        rows = np.concatenate([self.rows[start:stop] for start, stop in spans]).astype(np.int64)
+        members = np.concatenate([self.vectors[start:stop] for start, stop in spans])
+        chosen = np.argsort(rows) if keep is None else (order := np.argsort(rows))[keep[rows[order]]]
+        if not len(chosen):
+            return empty_answer(1, k, metric)
+        scored = BinaryVectors(members).scored(query, metric, chosen)
+        return best_of(scored.scores, rows[chosen], k, metric)
+
+
+class BinIvfFlatIndex:
+    """A mapped file."""
+
+    index_type = "BIN_IVF_FLAT"
+    scores_exactly = True
+
+    def __init__(self, data: memoryview) -> None:
+        trailer = read_trailer(data)
+        self._efforts = trailer.efforts
+        self._list_count = int(trailer.params["nlist"])
+        self._lists = BinaryLists({name: read_array(data, trailer, name) for name in trailer.sections})
+        self.metric = trailer.metric
+        self.row_count = trailer.row_count
+        self.dimension = trailer.dimension
+        self.size_bytes = len(data)
+
+    def search(self, queries: np.ndarray, k: int, mask: RowMask | None, params: SearchParams) -> Found:
+        """See the contract; queries are uint8 (q, dim / 8)."""
+        check(8 * queries.shape[1] == self.dimension, "queries and vectors differ in dimension")
+        keep = None if mask is None else mask.keep
+        nprobe = self._nprobe(params)
+        queries = np.ascontiguousarray(queries, np.uint8)
+        found = [self._lists.search(query, k, nprobe, self.metric, keep) for query in queries]
+        if not found:
+            return empty_answer(0, k, self.metric)
+        return Found(np.concatenate([one.scores for one in found]), np.concatenate([one.rows for one in found]))
+
+    def candidates(self, k: int, params: SearchParams) -> int:
+        """See the contract."""
+        return k
+
+    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
+        """nprobe from the file's calibration, with a margin."""
+        needed = max(
+            effort_for(self._efforts, rank, self._list_count) * NPROBE_MARGIN,
+            ROWS_READ_PER_RANK * rank * self._list_count / max(self.row_count, 1),
+        )
+        given = params.get("nprobe", 1)
+        least = given if isinstance(given, int) else 1
+        return {**params, "nprobe": min(self._list_count, max(least, math.ceil(needed)))}
+
+    def cost_us(self, k: int, params: SearchParams) -> float:
+        """See the constants."""
+        nprobe = self._nprobe(params)
+        rows = self._list_count + 2 * self.row_count * nprobe / self._list_count
+        return SEARCH_US + LIST_US * nprobe + rows * (self.dimension / 8 * BYTE_NS + ROW_NS) / 1000
+
+    def _nprobe(self, params: SearchParams) -> int:
+        value = params.get("nprobe", NPROBE_DEFAULT)
+        return min(self._list_count, value if isinstance(value, int) else NPROBE_DEFAULT)
+
+
+class BinIvfFlat(Declaration):
+    """The type itself."""
+
+    name = "BIN_IVF_FLAT"
+    data_types = frozenset({DataType.BINARY_VECTOR})
+    metrics = frozenset({Metric.HAMMING, Metric.JACCARD})
+    build_parameters = (NLIST,)
+    search_parameters = (NPROBE,)
+
+    def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
+        """As given, defaults filled in."""
+        return ResolvedIndex(self.name, Metric(params["metric_type"]), self.built(params), needs_file=True)
+
+    def build(self, resolved: ResolvedIndex, vectors: Any, threads: int) -> Sequence[memoryview]:
+        """Centroids from a sample, then all vectors into their lists, calibrated."""
+        values = np.ascontiguousarray(vectors, np.uint8)
+        row_count, width = values.shape
+        list_count = max(1, min(int(resolved.params["nlist"]), row_count))
+        metric = resolved.metric or Metric.HAMMING
+        with threads_set(threads):
+            arrays = _clustered(values, list_count)
+            efforts = _efforts(BinaryLists(arrays), values, metric)
+        trailer = Trailer(self.name, metric, row_count, 8 * width, {"nlist": list_count}, efforts)
+        return write_arrays(arrays, trailer)
+
+    def load(self, data: memoryview) -> VectorIndex:
+        """Maps the file."""
+        return BinIvfFlatIndex(data)
+
+
+def _clustered(values: Bytes, list_count: int) -> dict[str, npt.NDArray[Any]]:
+    """The file's arrays."""
+    faiss = library()
+    width = values.shape[1]
+    coarse = faiss.IndexBinaryFlat(8 * width)
+    index = faiss.IndexBinaryIVF(coarse, 8 * width, list_count)
+    quiet_clustering(index.cp)
+    index.cp.seed = TRAIN_SEED
+    index.train(_training_bits(values, list_count))
+    centroids = faiss.vector_to_array(coarse.xb).reshape(list_count, width)
+    nearest = coarse.search(values, 1)[1][:, 0] if len(values) else np.empty(0, np.int64)
+    order = np.argsort(nearest, kind="stable")
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(nearest, minlength=list_count)))).astype(np.int64)
+    return {"centroids": centroids, "offsets": offsets, "rows": order.astype(np.int32), "vectors": values[order]}
+
+
+def _training_bits(values: Bytes, least: int) -> Bytes:
+    if len(values):
+        return values
+    return np.zeros((least, values.shape[1]), np.uint8)
+
+
+def _efforts(lists: BinaryLists, values: Bytes, metric: Metric) -> tuple[Effort, ...]:
+    def search(queries: np.ndarray, k: int, nprobe: int) -> Found:
+        found = [lists.search(query, k, nprobe, metric, None) for query in queries]
+        return Found(np.concatenate([one.scores for one in found]), np.concatenate([one.rows for one in found]))
+
+    count = len(lists.centroids)
+    steps = sorted({min(count, max(1, round(1.5**step))) for step in range(28)})
+    return calibrate(search, _sample(values, metric), lambda rank: steps)
+
+
+def _sample(values: Bytes, metric: Metric) -> Sample:
+    """Queries that look like the data but are not in it: rows with some bits of others."""
+    rows, others = sample_rows(len(values))
+    queries = values[rows] ^ ((values[rows] ^ values[others]) & ROUND_MASK)
+    ranks = [rank for rank in RANKS if rank <= len(values)]
+    if not ranks:
+        return Sample(queries, {})
+    truth = search_scored(BinaryVectors(values), queries, ranks[-1], metric, None, {}).rows
+    return Sample(queries, {rank: truth[:, :rank] for rank in ranks})

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from elanus.app.settings import Settings
 from elanus.base.doors import Doors
 from elanus.base.events import Events
+from elanus.base.memory import machine_memory_bytes
 from elanus.meta.store import MetaStore
 from elanus.nodes.contracts import Coordinator, Streaming
 from elanus.nodes.coordinator.background import BackgroundLimits
@@ -27,6 +29,9 @@ from elanus.nodes.streaming.node import StreamingLimits, StreamingNode
 from elanus.objects.store import ObjectStore
 from elanus.search.execute import Execution
 from elanus.wal.log import Log
+
+LOADED_SHARE: Final = 9
+"""Tenths of the memory there is that loaded segments may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,8 @@ class Roles:
 
     def query(self) -> QueryNode:
         """A query node."""
-        return QueryNode(self.footing.doors, self.footing.objects, self.execution)
+        allowed = self.footing.settings.segment.loaded_bytes_max or LOADED_SHARE * machine_memory_bytes() // 10
+        return QueryNode(self.footing.doors, self.footing.objects, self.execution, allowed)
 
     def data(self) -> DataNode:
         """A data node."""

@@ -112,6 +112,14 @@ class SegmentSettings(Section, frozen=True, kw_only=True):
         int,
         Meta(ge=64 * KIB, le=64 * GIB, description="Compaction makes no segment larger than this."),
     ] = 1 * GIB
+    loaded_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="A load is refused when the segments of a query node, with their indexes, would take more "
+            "memory than this. 0: nine tenths of what the machine or the control group has.",
+        ),
+    ] = 0
     growing_bytes_max: Annotated[
         int,
         Meta(ge=1 * MIB, description="Writes are refused, retriably, while growing data takes more than this."),

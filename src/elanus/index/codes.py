@@ -102,12 +102,14 @@ def code_bits(wanted: Setting, row_count: int) -> int:
 
 
 def training_rows(values: Floats, least: int) -> Floats:
-    """At least that many rows to learn from: all of them, again and again where they are fewer."""
+    """At least that many rows to learn from: all of them, again and again where they are fewer, shorter each time, so
+    that there are as many centroids."""
     if len(values) >= least:
         return values
     if not len(values):
         return np.zeros((least, values.shape[1]), np.float32)
-    return np.ascontiguousarray(np.resize(values, (least, values.shape[1])))
+    factors = np.linspace(1, 0.5, least, dtype=np.float32)
+    return np.ascontiguousarray(np.resize(values, (least, values.shape[1])) * factors[:, None])
 
 
 def quiet_clustering(clustering: Any) -> None:

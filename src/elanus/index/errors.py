@@ -18,6 +18,13 @@ class IndexTypeNotServedError(IndexParameterError):
     action = Action.UNSUPPORTED
 
 
+class IndexBuildError(ElanusError):
+    """The library that builds an index gave up on this data and these parameters; it would again."""
+
+    code = 2099
+    action = Action.FIX_REQUEST
+
+
 class SearchParameterError(ElanusError):
     """Search parameters that do not fit the index."""
 

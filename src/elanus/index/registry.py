@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from elanus.base.errors import InvariantError
+from elanus.base.errors import ElanusError, InvariantError
 from elanus.index.auto import Auto, auto_metric
 from elanus.index.binary import BINARY_METRICS, BinFlat
 from elanus.index.binary_ivf import BinIvfFlat
 from elanus.index.contract import FileIndexType, IndexType, ResolvedIndex, SearchParams, VectorIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES
-from elanus.index.errors import IndexParameterError, IndexTypeNotServedError, SearchParameterError
+from elanus.index.errors import IndexBuildError, IndexParameterError, IndexTypeNotServedError, SearchParameterError
 from elanus.index.extensions import find_extension
 from elanus.index.file import read_trailer
 from elanus.index.flat import Flat
@@ -144,8 +144,19 @@ def validate_search(index_type: str, metric: Metric, params: Mapping[str, object
 
 def build(resolved: ResolvedIndex, vectors: Any, threads: int) -> Sequence[memoryview]:
     """The index file of vectors as `contract.FileIndexType` wants them, as parts to be written one after the other.
-    Runs for long: seconds per ten thousand rows; uses up to `threads` cores."""
-    return _file_type(resolved.index_type).build(resolved, vectors, threads)
+    Runs for long: seconds per ten thousand rows; uses up to `threads` cores. IndexBuildError, whatever it was that the
+    type's own code or its library raised."""
+    try:
+        return _file_type(resolved.index_type).build(resolved, vectors, threads)
+    except ElanusError:
+        raise
+    except Exception as error:
+        raise IndexBuildError(f"{resolved.index_type}: {type(error).__name__}: {error}") from error
+
+
+def resident_bytes(index_type: str, file_bytes: int, params: Mapping[str, str]) -> int:
+    """How much memory a built index takes once it is loaded and searched; see `contract.FileIndexType`."""
+    return _file_type(index_type).resident_bytes(file_bytes, params)
 
 
 def load(data: memoryview) -> VectorIndex:

@@ -219,6 +219,15 @@ class FieldNameError(_NamedError):
     keys = ("field",)
 
 
+class MemoryLimitError(ElanusError):
+    """What is to be loaded does not fit the memory there is: release something, or load less."""
+
+    code = 3
+
+    def __init__(self, predicted_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"memory limit exceeded[predict={predicted_bytes}][limit={limit_bytes}]")
+
+
 class ReadTimeoutError(ElanusError):
     """10001: the shard did not become readable in time."""
 

@@ -61,6 +61,11 @@ class IndexDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.params.get("index_type", "AUTOINDEX")
 
     @property
+    def is_mapped(self) -> bool:
+        """Whether its files are mapped, and so shared and given back when memory is short; `mmap.enabled` says."""
+        return self.params.get("mmap.enabled", "true").lower() != "false"
+
+    @property
     def metric_type(self) -> str:
         """Empty for scalar indexes."""
         return self.params.get("metric_type", "")

@@ -39,7 +39,8 @@ class SegmentEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `deletes_through`: every delete of the shard at or below this position has been folded in (rows dropped, or marked
     with the delete's timestamp in the `deleted_at` column). `scalars` is a Parquet file of all non-vector columns plus
-    `timestamp` and `deleted_at`; `vectors` maps a field id to an Arrow IPC file.
+    `timestamp` and `deleted_at`; `vectors` maps a field id to an Arrow IPC file. `scalar_bytes`: memory that the scalar
+    columns take, decoded; 0 where that was not written down.
     """
 
     segment_id: int
@@ -52,6 +53,7 @@ class SegmentEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     scalars: FileRef
     vectors: dict[int, FileRef] = {}
     indexes: tuple[IndexFile, ...] = ()
+    scalar_bytes: int = 0
 
     @property
     def size_bytes(self) -> int:

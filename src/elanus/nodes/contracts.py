@@ -255,12 +255,14 @@ class Streaming(Protocol):
 
 # --- query node -----------------------------------------------------------------------------------------------------
 class SegmentLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """Load (or refresh the indexes of) a segment, with the shard's delete files above its `deletes_through`."""
+    """Load (or refresh the indexes of) a segment, with the shard's delete files above its `deletes_through`.
+    `in_memory`: ids of indexes to be read into memory and not mapped."""
 
     vchannel: str
     entry: SegmentEntry
     schema: CollectionSchema
     manifest: Manifest
+    in_memory: tuple[int, ...] = ()
 
 
 class DeleteRange(msgspec.Struct, frozen=True, kw_only=True):
@@ -286,11 +288,13 @@ class SegmentRead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Segments a query node holds: id to the deletes position applied; index ids by segment; bytes mapped."""
+    """Segments a query node holds: id to the deletes position applied; index ids by segment; the memory that these take
+    by `segment.footprint`, and how much there may be."""
 
     segments: dict[int, Position]
     indexes: dict[int, tuple[int, ...]]
     memory_bytes: int
+    memory_bytes_max: int = 0
 
 
 class Query(Protocol):

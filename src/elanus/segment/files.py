@@ -61,6 +61,13 @@ def encode_segment(data: SegmentData, schema: CollectionSchema) -> SegmentFiles:
     return SegmentFiles(_encode_scalars(scalars), vectors)
 
 
+def scalar_bytes(data: SegmentData, schema: CollectionSchema) -> int:
+    """Memory that the columns of the scalar file take when they are decoded."""
+    columns = data.batch.columns
+    fields = [columns[field.field_id].nbytes for field in schema.fields if not field.data_type.is_vector]
+    return sum(fields) + data.timestamps.nbytes + (0 if data.deleted_at is None else data.deleted_at.nbytes)
+
+
 def _encode_scalars(columns: Mapping[str, tuple[int, pa.Array]]) -> pa.Buffer:
     fields = [
         pa.field(name, array.type, metadata={_FIELD_ID_KEY: str(field_id).encode()})

@@ -14,7 +14,7 @@ from elanus.objects import paths
 from elanus.objects.checksums import map_verified, read_verified, write_file
 from elanus.objects.store import ObjectStore
 from elanus.segment.deletes import decode_deletes
-from elanus.segment.files import ScalarFile, SegmentData, encode_segment, open_vectors
+from elanus.segment.files import ScalarFile, SegmentData, encode_segment, open_vectors, scalar_bytes
 from elanus.segment.sealed import SealedSegment
 
 
@@ -50,6 +50,7 @@ async def write_segment(
         timestamp_max=int(data.timestamps.max()),
         scalars=scalars,
         vectors=vectors,
+        scalar_bytes=scalar_bytes(data, schema),
     )
 
 

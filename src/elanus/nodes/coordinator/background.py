@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from elanus.base.errors import Action, ElanusError, UnavailableError
+from elanus.index.errors import IndexBuildError
 from elanus.meta.manifests import Refused, ShardEdit
 from elanus.meta.records import Collection, CollectionState
 from elanus.meta.store import Compare
@@ -42,6 +43,8 @@ from elanus.nodes.coordinator.placement import Placement
 CALM_S: Final = 1.0
 RETRY_S: Final = 1.0
 COMPACTIONS_KEPT_MAX: Final = 1024
+BUILD_FAILURES_MAX: Final = 1024
+"""One that is forgotten is tried again."""
 TTL_PROPERTY: Final = "collection.ttl.seconds"
 
 
@@ -94,6 +97,7 @@ class Background:
         self._wake = asyncio.Event()
         self._compactions: dict[int, _Compaction] = {}
         self._manual: dict[str, list[tuple[int, tuple[SegmentEntry, ...]]]] = {}
+        self._failures: dict[tuple[int, int], str] = {}
 
     def start(self, data: Mapping[int, Data]) -> None:
         """Begin working with these data nodes."""
@@ -159,7 +163,7 @@ class Background:
         waiting = plan_compactions(manifest, self._policy(collection, 2)) if self._limits.compacts else []
         held = {entry.segment_id for plan in waiting for entry in plan}
         for entry, definition in plan_builds(manifest, collection.indexes, collection.schema):
-            if entry.segment_id not in held:
+            if entry.segment_id not in held and not self.build_failure(entry.segment_id, definition.index_id):
                 await self._build(collection, vchannel, entry, definition)
         if self._limits.compacts:
             self._await_expiry(collection, manifest)
@@ -213,7 +217,15 @@ class Background:
             schema=collection.schema,
             token=self._doors.random.token(),
         )
-        file = await self._node().build(task)
+        try:
+            file = await self._node().build(task)
+        except IndexBuildError as error:
+            # The segment is searched without it; whoever asks for the index's state is told.
+            self._events.warning("index.build_failed", shard=vchannel, segment=entry.segment_id, error=error.message)
+            self._failures[entry.segment_id, definition.index_id] = error.message
+            while len(self._failures) > BUILD_FAILURES_MAX:
+                del self._failures[next(iter(self._failures))]
+            return
         stored = self._catalog.collections.get(collection.collection_id)
         definitions = () if stored is None else stored.record.indexes
         if all(known.index_id != definition.index_id for known in definitions):
@@ -262,6 +274,10 @@ class Background:
             raise SchemaMismatchError(outcome.reason)
         self._events.info("segments.compacted", shard=manifest.vchannel, inputs=len(inputs), output=output_id)
         return output_id
+
+    def build_failure(self, segment_id: int, index_id: int) -> str:
+        """Why an index could not be built; empty where nothing failed. Tried again after a start."""
+        return self._failures.get((segment_id, index_id), "")
 
     # --- manual compaction ------------------------------------------------------------------------------------------
     async def compact(self, collection: Collection, compaction_id: int) -> int:

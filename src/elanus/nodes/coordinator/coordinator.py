@@ -515,6 +515,7 @@ class Coordinator:
             describe.check_loadable(record, request, known)
             new = describe.load_record(record, request, known)
             if old is None or old.record != new:
+                await leader.placement.check_memory(record, new)
                 leader.placement.expect(record.collection_id)
                 await self._run(create_or_replace(old, new))
                 await leader.catalog.refresh_collection(record.collection_id)

@@ -40,6 +40,7 @@ CAPACITY_PROPERTY = "max_capacity"
 F = TypeVar("F", FieldSchema, StructSchema)
 STATE_IN_PROGRESS = 2
 STATE_FINISHED = 3
+STATE_FAILED = 4
 SEGMENT_FLUSHED = 4
 
 
@@ -276,11 +277,14 @@ def matching_indexes(record: Collection, request: IndexRequest) -> list[IndexDef
 async def index_reply(leader: Leader, record: Collection, index: IndexDefinition) -> IndexReply:
     """Definition and progress of one index over the sealed segments."""
     total = pending = 0
+    reason = ""
     for vchannel in record.vchannels:
         state = await leader.placement.shard(vchannel)
         for entry in state.manifest.segments if state is not None else ():
             total += entry.row_count
-            pending += entry.row_count if needs_index(entry, index, record.schema) else 0
+            if needs_index(entry, index, record.schema):
+                pending += entry.row_count
+                reason = reason or leader.background.build_failure(entry.segment_id, index.index_id)
     return IndexReply(
         index_id=index.index_id,
         name=index.name,
@@ -289,7 +293,8 @@ async def index_reply(leader: Leader, record: Collection, index: IndexDefinition
         indexed_rows=total - pending,
         total_rows=total,
         pending_rows=pending,
-        state=STATE_IN_PROGRESS if pending else STATE_FINISHED,
+        state=STATE_FAILED if reason else STATE_IN_PROGRESS if pending else STATE_FINISHED,
+        fail_reason=reason,
     )
 
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 
 from elanus.meta.records import Collection, CollectionState, LoadRecord, ShardPointer
 from elanus.model.channel import pchannel_of
+from elanus.model.errors import MemoryLimitError
 from elanus.model.segment import Manifest, SegmentEntry
 from elanus.nodes.contracts import Query, SegmentLoad, ShardStatus, ShardTarget, Streaming
 from elanus.nodes.coordinator.catalog import Catalog
 from elanus.nodes.coordinator.ground import Surroundings
+from elanus.segment.footprint import footprint
 
 
 @dataclass(slots=True)
@@ -125,10 +127,35 @@ class Placement:
         if known == entry and state.deletes_version == manifest.version:
             return
         node_id = state.locations.get(segment_id) or self._choose_node()
-        load = SegmentLoad(vchannel=manifest.vchannel, entry=entry, schema=collection.schema, manifest=manifest)
+        load = SegmentLoad(
+            vchannel=manifest.vchannel,
+            entry=entry,
+            schema=collection.schema,
+            manifest=manifest,
+            in_memory=tuple(index.index_id for index in collection.indexes if not index.is_mapped),
+        )
         await self._query_nodes[node_id].load(load)
         state.locations[segment_id] = node_id
         state.loaded_entries[segment_id] = entry
+
+    async def check_memory(self, collection: Collection, load: LoadRecord) -> None:
+        """MemoryLimitError when what is to be loaded, and is not yet, takes more memory than the query nodes have
+        left. A collection that is loaded may outgrow them later, and is served on: what is mapped is given back."""
+        wanted = 0
+        for vchannel in collection.vchannels:
+            state = await self.shard(vchannel)
+            if state is None:
+                continue
+            for entry in state.manifest.segments:
+                chosen = load.partition_ids is None or entry.partition_id in load.partition_ids
+                wanted += footprint(entry) if chosen and entry.segment_id not in state.locations else 0
+        statuses = [await node.status() for node in self._query_nodes.values()]
+        if not wanted or any(not status.memory_bytes_max for status in statuses):
+            return
+        limit = sum(status.memory_bytes_max for status in statuses)
+        predicted = wanted + sum(status.memory_bytes for status in statuses)
+        if predicted > limit:
+            raise MemoryLimitError(predicted, limit)
 
     def _choose_node(self) -> int:
         """The query node with the fewest segments."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import numpy as np
 
 from elanus.base.doors import Doors
 from elanus.index.contract import VectorIndex
@@ -26,6 +27,7 @@ from elanus.objects.checksums import map_verified
 from elanus.objects.store import ObjectStore
 from elanus.search.execute import Execution
 from elanus.segment.deletes import Deletes
+from elanus.segment.footprint import footprint
 from elanus.segment.reader import Visibility
 from elanus.segment.sealed import SealedSegment
 from elanus.segment.storage import fold_deletes, open_segment
@@ -34,7 +36,9 @@ from elanus.segment.storage import fold_deletes, open_segment
 class QueryNode:
     """See the module's head; implements `contracts.Query`."""
 
-    def __init__(self, doors: Doors, objects: ObjectStore, execution: Execution) -> None:
+    def __init__(self, doors: Doors, objects: ObjectStore, execution: Execution, memory_bytes_max: int = 0) -> None:
+        """`memory_bytes_max` is what `status` tells of this node, 0 for no limit; who places segments minds it."""
+        self._memory_bytes_max = memory_bytes_max
         self._doors = doors
         self._objects = objects
         self._execution = execution
@@ -55,12 +59,12 @@ class QueryNode:
             if segment is None:
                 segment = await open_segment(self._doors, self._objects, load.entry, load.schema)
             segment.extend_schema(load.schema)
-            await self._load_indexes(segment, load.entry)
+            await self._load_indexes(segment, load.entry, load.in_memory)
             await self._fold_deletes(segment, load.manifest)
             if fresh:
                 self._segments[segment_id] = segment
 
-    async def _load_indexes(self, segment: SealedSegment, entry: SegmentEntry) -> None:
+    async def _load_indexes(self, segment: SealedSegment, entry: SegmentEntry, in_memory: tuple[int, ...]) -> None:
         wanted = {file.index_id: file for file in entry.indexes}
         if tuple(sorted(wanted)) == segment.index_ids and entry.indexes == segment.entry.indexes:
             return
@@ -70,13 +74,16 @@ class QueryNode:
             if known is not None and file in segment.entry.indexes:
                 indexes[file.field_id] = known
             else:
-                indexes[file.field_id] = await self._map_index(file)
+                indexes[file.field_id] = await self._open_index(file, file.index_id in in_memory)
         segment.indexes = indexes
         segment.index_ids = tuple(sorted(wanted))
         segment.entry = msgspec.structs.replace(segment.entry, indexes=entry.indexes)
 
-    async def _map_index(self, file: IndexFile) -> VectorIndex:
-        return load_index(await map_verified(self._doors, self._objects, file.file))
+    async def _open_index(self, file: IndexFile, in_memory: bool) -> VectorIndex:
+        data = await map_verified(self._doors, self._objects, file.file)
+        if in_memory:
+            data = await self._doors.compute.run_io(_copied, data)
+        return load_index(data)
 
     async def _fold_deletes(self, segment: SealedSegment, manifest: Manifest) -> None:
         await fold_deletes(self._doors, self._objects, segment, manifest)
@@ -121,8 +128,14 @@ class QueryNode:
         return NodeStatus(
             segments={segment_id: segment.deletes_through for segment_id, segment in self._segments.items()},
             indexes={segment_id: segment.index_ids for segment_id, segment in self._segments.items()},
-            memory_bytes=sum(segment.entry.size_bytes for segment in self._segments.values()),
+            memory_bytes=sum(footprint(segment.entry) for segment in self._segments.values()),
+            memory_bytes_max=self._memory_bytes_max,
         )
+
+
+def _copied(data: memoryview) -> memoryview:
+    """The same bytes in memory of this process; copied while other threads run."""
+    return np.frombuffer(data, np.uint8).copy().data
 
 
 def _visibility(read: SegmentRead) -> Visibility:

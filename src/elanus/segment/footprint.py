@@ -1,0 +1,23 @@
+"""How much memory a sealed segment takes once it is loaded and searched, told from its manifest entry alone.
+
+Counted is what searches touch: scalar columns, decoded; vector columns and indexes, mapped. Mapped pages can be given
+back and read anew, but a node that needs more of them than it has memory reads its disk for every query.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from elanus.index.registry import resident_bytes
+from elanus.model.segment import SegmentEntry
+
+DECODED_RATIO: Final = 2
+"""Of scalars in entries that do not say how large theirs are: memory for each byte of the file."""
+
+
+def footprint(entry: SegmentEntry) -> int:
+    """Bytes."""
+    scalars = entry.scalar_bytes or DECODED_RATIO * entry.scalars.size_bytes
+    vectors = sum(file.size_bytes for file in entry.vectors.values())
+    indexes = sum(resident_bytes(one.resolved_type, one.file.size_bytes, one.params) for one in entry.indexes)
+    return scalars + vectors + indexes

@@ -1,7 +1,8 @@
 """What every index with a file of its own must do, checked against a twin that computes everything in float64.
 
-A test module calls `check_index(case)` for every case of `index_cases()`; a plug-in author adds their own type's cases.
-Nothing here knows what an index does inside; thresholds hold for clustered data of a few thousand rows.
+A test module calls `check_index(case)` for every case of `index_cases()`; who writes an index type of their own calls
+it with cases of theirs, and has a type that Elanus can serve when nothing is raised. Nothing here knows what an index
+does inside; thresholds hold for clustered data of a few thousand rows.
 """
 
 from __future__ import annotations
@@ -241,11 +242,14 @@ def assert_well_formed(
         np.testing.assert_allclose(found.scores[present], own[present], rtol=1e-4, atol=1e-4)
 
 
-@cache
-def built(label: str) -> bytes:
-    """The file of the case of that label over its data."""
-    case = next(case for case in index_cases() if case.label == label)
-    return file_of(case)
+_FILES: Final[dict[str, bytes]] = {}
+
+
+def built(case: IndexCase) -> bytes:
+    """The file of the case over its data; made once."""
+    if case.label not in _FILES:
+        _FILES[case.label] = file_of(case)
+    return _FILES[case.label]
 
 
 def file_of(case: IndexCase, data: Data | None = None) -> bytes:
@@ -255,7 +259,7 @@ def file_of(case: IndexCase, data: Data | None = None) -> bytes:
 
 def opened(case: IndexCase) -> VectorIndex:
     """The case's index over its data."""
-    return registry.load(memoryview(built(case.label)))
+    return registry.load(memoryview(built(case)))
 
 
 def check_search_and_effort(case: IndexCase) -> None:
@@ -281,13 +285,13 @@ def check_file(case: IndexCase) -> None:
     refused."""
     queries = case.data.queries
     first, second = opened(case), opened(case)
-    assert first.size_bytes == len(built(case.label))
+    assert first.size_bytes == len(built(case))
     one, two = (index.search(queries, K, None, case.strong) for index in (first, second))
     assert one.scores.tobytes() == two.scores.tobytes()
     assert one.rows.tobytes() == two.rows.tobytes()
     single = [first.search(queries[place : place + 1], K, None, case.strong) for place in range(len(queries))]
     assert np.concatenate([found.rows for found in single]).tobytes() == one.rows.tobytes()
-    for damaged in (b"", built(case.label)[:-1], built(case.label)[:-9] + b"?" * 9):
+    for damaged in (b"", built(case)[:-1], built(case)[:-9] + b"?" * 9):
         try:
             registry.load(memoryview(damaged))
         except CorruptedError:

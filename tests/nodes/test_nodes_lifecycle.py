@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from node_calls import FIELDS, Client, refused, row, rows
 
@@ -20,6 +24,7 @@ from elanus.model.errors import (
 from elanus.model.requests import (
     AliasRequest,
     CollectionRequest,
+    CompactRequest,
     IndexRequest,
     ListCollectionsRequest,
     PartitionRequest,
@@ -27,6 +32,7 @@ from elanus.model.requests import (
     RenameCollectionRequest,
 )
 from elanus.objects import paths
+from elanus.testing.client import ID, NAME, VALUE, VECTOR
 from elanus.testing.composition import World, outcome
 
 
@@ -219,6 +225,52 @@ def test_two_query_nodes_share_the_segments(composed: Any) -> None:
         assert await client.ids() == [n for n in range(40) if n % 10]
 
     composed(scenario, query_nodes=2)
+
+
+CLUSTERED = (ID, VECTOR, msgspec.structs.replace(VALUE, is_clustering_key=True), NAME)
+
+
+def test_rows_are_dealt_out_by_the_clustering_key(composed: Any) -> None:
+    async def scenario(world: World) -> None:
+        client = Client(world, fields=CLUSTERED)
+        await client.create()
+        assert (await client.proxy.compact(MAJOR)).compaction_id == -1
+        value = {key: key * 7919 % 1000 for key in range(3000)}
+        for first in range(0, 3000, 1000):
+            await client.insert([row(key, value[key]) for key in range(first, first + 1000)])
+            await client.flush()
+        await client.delete_ids(list(range(0, 3000, 7)))
+        await client.flush()
+        left = {key: one for key, one in value.items() if key % 7}
+        await client.compact(major=True)
+        await world.settle()
+        assert await client.values() == left
+        parts = [sorted(value[key] for key in keys) for keys in await _keys_by_segment(world)]
+        assert len(parts) > 1
+        parts.sort()
+        assert all(below[-1] <= above[0] for below, above in pairwise(parts))
+        assert sum(map(len, parts)) == len(value)  # Those deleted are still readable in the past.
+        assert (await client.proxy.compact(MAJOR)).compaction_id == -1
+        await client.insert([row(5000, 500)])
+        await client.flush()
+        await client.compact(major=True)
+        await world.restart()
+        assert await client.values() == {**left, 5000: 500}
+
+    composed(scenario, segment_bytes_max=30_000)
+
+
+MAJOR = CompactRequest(collection="c", major=True)
+
+
+async def _keys_by_segment(world: World) -> list[list[int]]:
+    """The keys of each segment that the manifest names."""
+    vchannel = (await world.meta.range(SHARDS))[0].key.removeprefix(SHARDS)
+    manifest = (await world.process.leader.placement.shard(vchannel)).manifest  # type: ignore[union-attr]
+    return [
+        pq.read_table(pa.BufferReader(await world.process.objects.get(entry.scalars.key)))["id"].to_pylist()
+        for entry in manifest.segments
+    ]
 
 
 # --- drop, rename, alias --------------------------------------------------------------------------------------------

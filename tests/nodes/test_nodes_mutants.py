@@ -292,23 +292,23 @@ class Timeless(QueryNode):
 class Boastful(DataNode):
     """Says of its output that later deletes are folded in, too."""
 
-    async def compact(self, task: CompactTask) -> SegmentEntry | None:
+    async def compact(self, task: CompactTask) -> tuple[SegmentEntry, ...]:
         made = await super().compact(task)
         ahead = Position(1 << 30, 0, 0)
-        return None if made is None else msgspec.structs.replace(made, deletes_through=ahead)
+        return tuple(msgspec.structs.replace(one, deletes_through=ahead) for one in made)
 
 
 class Purging(DataNode):
     """Drops deleted rows that are still to be readable in the past."""
 
-    async def compact(self, task: CompactTask) -> SegmentEntry | None:
+    async def compact(self, task: CompactTask) -> tuple[SegmentEntry, ...]:
         return await super().compact(msgspec.structs.replace(task, purge_before=1 << 62))
 
 
 class Doubling(DataNode):
     """Takes a row into its output that stays in another segment, too."""
 
-    async def compact(self, task: CompactTask) -> SegmentEntry | None:
+    async def compact(self, task: CompactTask) -> tuple[SegmentEntry, ...]:
         every = tuple(entry.segment_id for entry in task.manifest.segments)
         return await super().compact(msgspec.structs.replace(task, inputs=every))
 

@@ -366,7 +366,7 @@ class FlushStateRequest(CollectionRequest, frozen=True, kw_only=True):
 
 
 class CompactRequest(CollectionRequest, frozen=True, kw_only=True):
-    """Merge small segments and drop deleted rows now."""
+    """Merge small segments and drop deleted rows now; `major`: deal out all rows by the clustering key, if any."""
 
     major: bool = False
 

@@ -37,6 +37,7 @@ class IndexFile(msgspec.Struct, frozen=True, omit_defaults=True):
 class SegmentEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One sealed segment: rows of one partition, sorted by primary key, immutable.
 
+    `clustered_by`: the field by whose values the rows were dealt out over segments; 0 where they were not.
     `deletes_through`: every delete of the shard at or below this position has been folded in (rows dropped, or marked
     with the delete's timestamp in the `deleted_at` column). `scalars` is a Parquet file of all non-vector columns plus
     `timestamp` and `deleted_at`; `vectors` maps a field id to an Arrow IPC file. `scalar_bytes`: memory that the scalar
@@ -54,6 +55,7 @@ class SegmentEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     vectors: dict[int, FileRef] = {}
     indexes: tuple[IndexFile, ...] = ()
     scalar_bytes: int = 0
+    clustered_by: int = 0
 
     @property
     def size_bytes(self) -> int:

@@ -321,17 +321,19 @@ class BuildTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompactTask(msgspec.Struct, frozen=True, kw_only=True):
-    """Merge `inputs` (of one partition) as they stand in `manifest` into one new segment, folding in the manifest's
-    deletes and purging rows deleted or expired before `purge_before` (a timestamp)."""
+    """Merge `inputs` (of one partition) as they stand in `manifest` into as many new segments as there are `output_ids`
+    (or fewer, of fewer rows), folding in the manifest's deletes and purging rows deleted or expired before
+    `purge_before` (a timestamp). Rows are dealt out by the values of field `clustered_by` (0: one segment for all)."""
 
     collection_id: int
     manifest: Manifest
     inputs: tuple[int, ...]
-    output_id: int
+    output_ids: tuple[int, ...]
     schema: CollectionSchema
     purge_before: int
     expire_before: int
     token: str
+    clustered_by: int = 0
 
 
 class Data(Protocol):
@@ -339,8 +341,8 @@ class Data(Protocol):
 
     async def build(self, task: BuildTask) -> IndexFile: ...
 
-    async def compact(self, task: CompactTask) -> SegmentEntry | None:
-        """The merged segment; None when no row survives."""
+    async def compact(self, task: CompactTask) -> tuple[SegmentEntry, ...]:
+        """The new segments; none when no row survives."""
         ...
 
 

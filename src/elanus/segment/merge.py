@@ -51,6 +51,18 @@ def merged_rows(
     return _sorted(pieces, schema, purge_before, expire_before)
 
 
+def dealt_out(data: SegmentData, field_id: int, count: int) -> list[SegmentData]:
+    """The rows in at most `count` parts of equal size, each with neighbouring values of the field and sorted by key."""
+    by_value = sort_order(data.batch.columns[field_id].values)
+    parts = [np.sort(rows) for rows in np.array_split(by_value, count) if len(rows)]
+    return [
+        SegmentData(
+            data.batch.take(rows), data.timestamps[rows], None if data.deleted_at is None else data.deleted_at[rows]
+        )
+        for rows in parts
+    ]
+
+
 def _sorted(
     pieces: Sequence[SegmentData], schema: CollectionSchema, purge_before: int, expire_before: int
 ) -> SegmentData | None:

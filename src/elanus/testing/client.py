@@ -258,9 +258,9 @@ class Client:
         while not await self.proxy.flush_state(state):
             await self.world.sleep(0.1)
 
-    async def compact(self) -> None:
+    async def compact(self, *, major: bool = False) -> None:
         """Merge what can be merged and wait for it."""
-        reply = await self.proxy.compact(CompactRequest(collection=self.name))
+        reply = await self.proxy.compact(CompactRequest(collection=self.name, major=major))
         while (await self.proxy.compaction_state(reply.compaction_id)).state != 2:
             await self.world.sleep(0.1)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,7 @@ from elanus.nodes.coordinator.maintenance import (
     add_index,
     expiry_of,
     plan_builds,
+    plan_clusterings,
     plan_compactions,
     replace_segments,
 )
@@ -71,6 +72,14 @@ class _Compaction:
     merges: tuple[tuple[tuple[int, ...], int], ...] = ()
 
 
+class _Merge(NamedTuple):
+    """A merge that is planned, for a manual compaction (0: for none), and the field by which rows are dealt out."""
+
+    compaction_id: int
+    inputs: tuple[SegmentEntry, ...]
+    clustered_by: int
+
+
 class Background:
     """See the module's head."""
 
@@ -96,7 +105,7 @@ class Background:
         self._expiries: dict[int, float] = {}
         self._wake = asyncio.Event()
         self._compactions: dict[int, _Compaction] = {}
-        self._manual: dict[str, list[tuple[int, tuple[SegmentEntry, ...]]]] = {}
+        self._manual: dict[str, list[_Merge]] = {}
         self._failures: dict[tuple[int, int], str] = {}
 
     def start(self, data: Mapping[int, Data]) -> None:
@@ -146,9 +155,9 @@ class Background:
             return False
         manifest = state.manifest
         manual = self._manual.pop(vchannel, [])
-        for compaction_id, inputs in manual:
+        for one in manual:
             try:
-                await self._run_compaction(collection, manifest, inputs, compaction_id)
+                await self._run_compaction(collection, manifest, one)
             except ElanusError as error:
                 # Counted as failed; the others of the same request go on.
                 self._events.warning("background.compaction_failed", shard=vchannel, error=error.message)
@@ -157,7 +166,7 @@ class Background:
         policy = self._policy(collection, 2 if calm else self._limits.merge_count_min)
         plans = plan_compactions(manifest, policy) if self._limits.compacts else []
         for plan in plans:
-            await self._run_compaction(collection, manifest, plan, 0)
+            await self._run_compaction(collection, manifest, _Merge(0, plan, 0))
         if plans:
             return True
         waiting = plan_compactions(manifest, self._policy(collection, 2)) if self._limits.compacts else []
@@ -234,9 +243,8 @@ class Background:
         outcome = await self._manifests.commit((edit,), (self._guard,))
         self._events.info("index.built", shard=vchannel, segment=entry.segment_id, refused=isinstance(outcome, Refused))
 
-    async def _run_compaction(
-        self, collection: Collection, manifest: Manifest, inputs: tuple[SegmentEntry, ...], compaction_id: int
-    ) -> None:
+    async def _run_compaction(self, collection: Collection, manifest: Manifest, asked: _Merge) -> None:
+        compaction_id, inputs, clustered_by = asked
         job = self._compactions.get(compaction_id)
         if any(manifest.segment(entry.segment_id) is None for entry in inputs):
             # Something else has replaced them since they were planned: what was asked for is done.
@@ -244,50 +252,61 @@ class Background:
                 job.completed += 1
             return
         try:
-            output = await self._compact(collection, manifest, inputs)
+            outputs = await self._compact(collection, manifest, inputs, clustered_by)
         except ElanusError:
             if job is not None:
                 job.failed += 1
             raise
         if job is not None:
             job.completed += 1
-            job.merges = (*job.merges, (tuple(entry.segment_id for entry in inputs), output))
+            sources = tuple(entry.segment_id for entry in inputs)
+            job.merges = (*job.merges, *((sources, output) for output in outputs))
 
-    async def _compact(self, collection: Collection, manifest: Manifest, inputs: tuple[SegmentEntry, ...]) -> int:
+    async def _compact(
+        self, collection: Collection, manifest: Manifest, inputs: tuple[SegmentEntry, ...], clustered_by: int
+    ) -> tuple[int, ...]:
+        """The ids of the new segments."""
         now_ms = self._doors.clock.now_ms()
         purge_before = compose(max(0, now_ms - self._limits.retention_ms))
-        output_id = (await self._ids.allocate(1)).first
+        size = sum(entry.size_bytes for entry in inputs)
+        count = -(-size // self._limits.segment_bytes_max) if clustered_by else 1
+        ids = await self._ids.allocate(max(1, count))
         task = CompactTask(
             collection_id=collection.collection_id,
             manifest=manifest,
             inputs=tuple(entry.segment_id for entry in inputs),
-            output_id=output_id,
+            output_ids=tuple(range(ids.first, ids.end)),
             schema=collection.schema,
             purge_before=purge_before,
             expire_before=self._expire_before(collection),
             token=self._doors.random.token(),
+            clustered_by=clustered_by,
         )
-        output = await self._node().compact(task)
-        edit = ShardEdit(manifest.vchannel, replace_segments(inputs, output, purge_before))
+        outputs = await self._node().compact(task)
+        edit = ShardEdit(manifest.vchannel, replace_segments(inputs, outputs, purge_before))
         outcome = await self._manifests.commit((edit,), (self._guard,))
         if isinstance(outcome, Refused):
             raise SchemaMismatchError(outcome.reason)
-        self._events.info("segments.compacted", shard=manifest.vchannel, inputs=len(inputs), output=output_id)
-        return output_id
+        self._events.info("segments.compacted", shard=manifest.vchannel, inputs=len(inputs), outputs=len(outputs))
+        return tuple(entry.segment_id for entry in outputs)
 
     def build_failure(self, segment_id: int, index_id: int) -> str:
         """Why an index could not be built; empty where nothing failed. Tried again after a start."""
         return self._failures.get((segment_id, index_id), "")
 
     # --- manual compaction ------------------------------------------------------------------------------------------
-    async def compact(self, collection: Collection, compaction_id: int) -> int:
-        """Plan everything that helps now; the number of merges planned."""
+    async def compact(self, collection: Collection, compaction_id: int, clustered_by: int = 0) -> int:
+        """Plan everything that helps now, or dealing out all rows anew by a field; the number of merges planned."""
         planned = 0
         policy = self._policy(collection, 2)
         for vchannel in collection.vchannels:
             state = await self._placement.shard(vchannel)
-            plans = plan_compactions(state.manifest, policy, manual=True) if state is not None else []
-            self._manual.setdefault(vchannel, []).extend((compaction_id, plan) for plan in plans)
+            plans: list[tuple[SegmentEntry, ...]] = []
+            if state is not None and clustered_by:
+                plans = plan_clusterings(state.manifest, clustered_by, policy.segment_bytes_max)
+            elif state is not None:
+                plans = plan_compactions(state.manifest, policy, manual=True)
+            self._manual.setdefault(vchannel, []).extend(_Merge(compaction_id, plan, clustered_by) for plan in plans)
             planned += len(plans)
         if planned:
             self._compactions[compaction_id] = _Compaction(planned)

@@ -26,6 +26,7 @@ from elanus.model.errors import (
     IndexNotFoundError,
     NoIndexError,
     RequestError,
+    UnsupportedError,
 )
 from elanus.model.index import IndexDefinition
 from elanus.model.requests import (
@@ -54,6 +55,7 @@ from elanus.model.requests import (
     SegmentInfo,
 )
 from elanus.model.schema import DEFAULT_DATABASE, DEFAULT_PARTITION, CollectionSchema
+from elanus.model.types import DataType
 from elanus.nodes.contracts import CollectionView, Range
 from elanus.nodes.coordinator import describe
 from elanus.nodes.coordinator.calls import uninterrupted
@@ -72,6 +74,7 @@ LOAD_WAIT_S: Final = 0.5
 DYNAMIC_FIELD_PROPERTY: Final = "dynamicfield.enabled"
 DESCRIPTION_PROPERTY: Final = "collection.description"
 PARTITION_KEY_PARTITIONS: Final = 16
+UNORDERED_TYPES: Final = (DataType.ARRAY, DataType.JSON, DataType.GEOMETRY)
 MAX_COLLECTIONS: Final = "database.max.collections"
 """Property of a database."""
 
@@ -557,7 +560,15 @@ class Coordinator:
         leader = self.leader
         record = leader.catalog.collection(request).record
         compaction_id = (await leader.ids.allocate(1)).first
-        planned = await leader.background.compact(record, compaction_id)
+        clustered_by = 0
+        if request.major:
+            key = next((field for field in record.schema.fields if field.is_clustering_key), None)
+            if key is None:
+                return CompactReply(-1, 0)
+            if key.data_type in UNORDERED_TYPES:
+                raise UnsupportedError(f"clustering by a field of type {key.data_type.label}")
+            clustered_by = key.field_id
+        planned = await leader.background.compact(record, compaction_id, clustered_by)
         return CompactReply(compaction_id, planned) if planned else CompactReply(-1, 0)
 
     async def compaction_state(self, compaction_id: int) -> CompactionState:

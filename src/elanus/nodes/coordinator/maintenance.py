@@ -22,6 +22,8 @@ INDEX_ROWS_MIN: Final = 1024
 """Segments with fewer rows are searched exactly; their index counts as finished."""
 DELETE_FILES_MAX: Final = 16
 SIZE_RATIO_MAX: Final = 4
+CLUSTERED_SEGMENTS_MAX: Final = 4
+"""Full segments that one clustering takes at most."""
 
 
 class CompactionPolicy(msgspec.Struct, frozen=True):
@@ -48,6 +50,27 @@ def plan_compactions(
         if group:
             plans.append(group)
         plans += [(e,) for e in entries if e not in group and _wants_rewrite(e, manifest, policy, manual)]
+    return plans
+
+
+def plan_clusterings(manifest: Manifest, field_id: int, segment_bytes_max: int) -> list[tuple[SegmentEntry, ...]]:
+    """Groups of segments, each of one partition, to be dealt out anew by the values of a field, so that a filter on it
+    finds its rows in few of them. Groups are bounded, since a data node holds one in memory; a partition whose rows are
+    all dealt out by the field is left as it is."""
+    plans: list[tuple[SegmentEntry, ...]] = []
+    for partition_id in sorted({entry.partition_id for entry in manifest.segments}):
+        entries = [entry for entry in manifest.segments if entry.partition_id == partition_id]
+        if all(entry.clustered_by == field_id and not unfolded(entry, manifest) for entry in entries):
+            continue
+        group: list[SegmentEntry] = []
+        size = 0
+        for entry in entries:
+            if group and size + entry.size_bytes > CLUSTERED_SEGMENTS_MAX * segment_bytes_max:
+                plans.append(tuple(group))
+                group, size = [], 0
+            group.append(entry)
+            size += entry.size_bytes
+        plans.append(tuple(group))
     return plans
 
 
@@ -110,9 +133,9 @@ def needs_index(entry: SegmentEntry, definition: IndexDefinition, schema: Collec
 
 
 def replace_segments(
-    inputs: Sequence[SegmentEntry], output: SegmentEntry | None, purge_before: int
+    inputs: Sequence[SegmentEntry], outputs: Sequence[SegmentEntry], purge_before: int
 ) -> Callable[[Manifest], Manifest | Refused]:
-    """The edit of a finished compaction: all inputs present and unchanged but for indexes, then output for inputs."""
+    """The edit of a finished compaction: all inputs present and unchanged but for indexes, then outputs for inputs."""
 
     def edit(manifest: Manifest) -> Manifest | Refused:
         names = {entry.segment_id for entry in inputs}
@@ -120,7 +143,7 @@ def replace_segments(
         if not names <= present:
             return Refused(f"segments {sorted(names - present)} are gone")
         kept = tuple(entry for entry in manifest.segments if entry.segment_id not in names)
-        segments = kept if output is None else (*kept, output)
+        segments = (*kept, *outputs)
         folded = min((entry.deletes_through for entry in segments), default=manifest.flushed_through)
         return msgspec.structs.replace(
             manifest,

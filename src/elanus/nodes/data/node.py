@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import numpy as np
 
 from elanus.base.doors import Doors
@@ -16,6 +17,7 @@ from elanus.base.errors import check
 from elanus.base.memory import release_memory
 from elanus.index.registry import build, resolve
 from elanus.index.vectors import as_float32
+from elanus.model.channel import Position
 from elanus.model.columns import Column, Values
 from elanus.model.segment import IndexFile, SegmentEntry
 from elanus.model.types import DataType
@@ -23,8 +25,8 @@ from elanus.nodes.contracts import BuildTask, CompactTask
 from elanus.objects import paths
 from elanus.objects.checksums import map_verified, write_file
 from elanus.objects.store import ObjectStore
-from elanus.segment.files import open_vectors
-from elanus.segment.merge import merged_rows
+from elanus.segment.files import SegmentData, open_vectors
+from elanus.segment.merge import dealt_out, merged_rows
 from elanus.segment.sealed import SealedSegment
 from elanus.segment.searchable import DENSE_TYPES
 from elanus.segment.storage import SegmentPlace, fold_deletes, open_segment, write_segment
@@ -63,22 +65,35 @@ class DataNode:
             params={name: str(value) for name, value in resolved.params.items()},
         )
 
-    async def compact(self, task: CompactTask) -> SegmentEntry | None:
+    async def compact(self, task: CompactTask) -> tuple[SegmentEntry, ...]:
         async with self._slot:
             parts = [await self._open_input(task, segment_id) for segment_id in task.inputs]
             through = min(part.deletes_through for part in parts)
             data = await self._doors.compute.run_background(
                 merged_rows, parts, task.schema, task.purge_before, task.expire_before
             )
-            if data is None:
-                return None
-            place = SegmentPlace(
-                task.collection_id, task.manifest.vchannel, task.output_id, parts[0].entry.partition_id, through
-            )
-            entry = await write_segment(self._doors, self._objects, data, task.schema, place)
-            del data, parts
+            partition_id = parts[0].entry.partition_id
+            del parts
+            entries: tuple[SegmentEntry, ...] = ()
+            if data is not None:
+                entries = await self._write(task, data, partition_id, through)
+            del data
             await self._doors.compute.run_io(release_memory)
-            return entry
+            return entries
+
+    async def _write(
+        self, task: CompactTask, data: SegmentData, partition_id: int, through: Position
+    ) -> tuple[SegmentEntry, ...]:
+        pieces = [data]
+        if task.clustered_by:
+            count = len(task.output_ids)
+            pieces = await self._doors.compute.run_background(dealt_out, data, task.clustered_by, count)
+        entries: list[SegmentEntry] = []
+        for output_id, piece in zip(task.output_ids, pieces, strict=False):
+            place = SegmentPlace(task.collection_id, task.manifest.vchannel, output_id, partition_id, through)
+            entry = await write_segment(self._doors, self._objects, piece, task.schema, place)
+            entries.append(msgspec.structs.replace(entry, clustered_by=task.clustered_by))
+        return tuple(entries)
 
     async def _open_input(self, task: CompactTask, segment_id: int) -> SealedSegment:
         """An input with every delete of the task's manifest folded in."""

@@ -363,8 +363,6 @@ class Proxy:
 
     async def compact(self, request: CompactRequest) -> CompactReply:
         self._allow("Compaction", request)
-        if request.major:
-            raise UnsupportedError("clustering compaction")
         return await self._coordinator.compact(_located(request))
 
     async def compaction_state(self, compaction_id: int) -> CompactionState:

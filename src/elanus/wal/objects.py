@@ -215,13 +215,13 @@ class ObjectLog:
     # --- opening ----------------------------------------------------------------------------------------------------
     async def open(self, pchannel: str, term: int, replay_from: Position, confirm: Confirm) -> ObjectWriter:
         slots = self._slots(pchannel)
-        start = await self._start(slots, replay_from)
-        opened = _Opened(term, self._doors.random.token(), replay_from, start)
-        walk = Walk(slots, start)
         try:
-            await self._walk_and_claim(slots, walk, opened, replay_from)
-        finally:
-            walk.stop()
+            start = await self._start(slots, replay_from)
+            opened = _Opened(term, self._doors.random.token(), replay_from, start)
+            await self._walk_and_claim(slots, Walk(slots, start), opened, replay_from)
+        except CorruptedError:
+            await confirm()  # a newer owner may have truncated the log meanwhile
+            raise
         await self._store.put(paths.log_head(pchannel, term), opened.writer.encode())
         await confirm()
         newer = self._writers.get(pchannel)
@@ -256,6 +256,15 @@ class ObjectLog:
 
     async def _walk_and_claim(self, slots: Slots, walk: Walk, opened: _Opened, replay_from: Position) -> None:
         """To the end of the chain, and make it end there. FencedError, CorruptedError, StorageError."""
+        try:
+            last = await self._walk_to_own_fence(slots, walk, opened, replay_from)
+        finally:
+            walk.stop()
+        if last is not None:
+            opened.end, opened.bound = (await _records_of(self._doors, last))[-1][0], last.next
+
+    async def _walk_to_own_fence(self, slots: Slots, walk: Walk, opened: _Opened, replay_from: Position) -> Slot | None:
+        """The last slot with records before it."""
         last: Slot | None = None
         lost = 0
         while True:
@@ -273,12 +282,10 @@ class ObjectLog:
                 last = slot
                 continue
             if slot.fence_term == opened.term and slot.writer == opened.writer:
-                break
+                return last
             if slot.fence_term >= opened.term:
                 raise FencedError(f"{slots.pchannel}: term {slot.fence_term} was opened, so {opened.term} may not")
             self._fences.setdefault(slots.pchannel, set()).add(slot.key)
-        if last is not None:
-            opened.end, opened.bound = (await _records_of(self._doors, last))[-1][0], last.next
 
     async def _claim(self, slots: Slots, key: Key, opened: _Opened) -> bool:
         """Put the fence; whether it is there now. StorageError when the store does not say so in time."""

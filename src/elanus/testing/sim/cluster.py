@@ -1,37 +1,38 @@
 """The cluster in a simulation: every process of every role on a machine of its own, by the production composition.
 
-Two of each role. Shared are a meta store, a bucket and a log, each with faults of its own towards each machine. A
-process that ends, in whatever way, is started again by its machine, with a new node id and a new address, as a
-supervisor does. The client-facing calls of a proxy are offered at a fixed address of its machine.
+Two of each role. Shared are a meta store and a bucket, which also holds the log; both have faults of their own towards
+each machine. A process that ends, in whatever way, is started again by its machine, with a new node id and a new
+address, as a supervisor does. The client-facing calls of a proxy are offered at a fixed address of its machine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, cast
 
 from elanus.app.cluster import ClusterProcess
 from elanus.app.roles import Footing, Roles
 from elanus.app.settings import ClusterSettings, CompactionSettings, LogSettings, SegmentSettings, Settings
-from elanus.base.errors import Action, ElanusError
+from elanus.base.errors import Action, ElanusError, UnavailableError
 from elanus.base.events import Event, Events, Level
-from elanus.meta.records import ELECTION, node_key
-from elanus.model.channel import pchannel_name, pchannel_of
+from elanus.meta.records import ELECTION, Pchannel, decode, node_key, owner_key
+from elanus.model.channel import Position, pchannel_name, pchannel_of
 from elanus.model.reads import Found, ShardRead
 from elanus.nodes.contracts import Frontend, ShardStatus
 from elanus.nodes.streaming.node import StreamingNode
 from elanus.testing.composition import World
 from elanus.testing.history import LogHistory, ObjectHistory, RecordingLog
-from elanus.testing.invariants import Violation, check_all
+from elanus.testing.invariants import check_all
 from elanus.testing.sim.bucket import Bucket, BucketClient
 from elanus.testing.sim.hosts import Host
 from elanus.testing.sim.meta import MetaClient, MetaServer
 from elanus.testing.sim.network import Network, SimTransport
 from elanus.testing.sim.plan import CLUSTER_MACHINES, Plan
-from elanus.testing.sim.sharedlog import SharedLog, SharedLogClient
 from elanus.testing.sim.trace import Trace
+from elanus.wal.log import Log
+from elanus.wal.objects import ObjectLog
 
 DOWN_S_MAX: Final = 0.5
 EXPECTED: Final = (Action.RETRY, Action.ELSEWHERE, Action.FENCED, Action.UNKNOWN)
@@ -50,9 +51,9 @@ class Cluster:
         self.object_history = ObjectHistory()
         self.bucket = Bucket(random.Random(f"{plan.seed} bucket"), trace, self.object_history)
         self.meta_server = MetaServer(random.Random(f"{plan.seed} meta"), trace)
-        self.shared_log = SharedLog(random.Random(f"{plan.seed} log"), trace)
         self.hosts = {name: Host(name, role, plan.seed, trace) for name, role in CLUSTER_MACHINES.items()}
         self.processes: dict[str, ClusterProcess] = {}
+        self._logs: dict[str, Log] = {}
         self.broken: list[BaseException] = []
         self.exits = 0
         self._make = make
@@ -80,7 +81,7 @@ class Cluster:
     async def _run(self, host: Host) -> None:
         doors = host.doors(self._exit)
         meta, objects = MetaClient(self.meta_server, host), BucketClient(self.bucket, host)
-        log = RecordingLog(SharedLogClient(self.shared_log, host), self.log_history)
+        log = RecordingLog(ObjectLog(doors, objects), self.log_history)
         events = Events(doors.clock.now_ms, level=Level.INFO, sink=self._noting(host))
         footing = Footing(doors, meta, objects, log, events, self._settings, lambda: 1 << 40)
         transport = SimTransport(self.network, host)
@@ -89,7 +90,7 @@ class Cluster:
         except ElanusError as error:
             self._exit(host, "start", error)
             return
-        self.processes[host.name] = process
+        self.processes[host.name], self._logs[host.name] = process, log
         if process.proxy is not None:
             self.network.serve(host, {Frontend: process.proxy}, host.name)
         self.trace.note(host.name, "serves", f"node {process.node_id}")
@@ -128,12 +129,14 @@ class Cluster:
         inspector = Inspector(self)
         return [inspector.life.start(check_all(cast("World", inspector)), "check")]
 
-    def owner(self, pchannel: str) -> StreamingNode:
-        """The node that takes writes for the channel."""
-        for process in self.processes.values():
-            if process.streaming is not None and process.streaming.is_open(pchannel):
-                return process.streaming
-        raise Violation(f"stuck: nobody owns {pchannel}")
+    def owner(self, pchannel: str) -> tuple[StreamingNode, Log]:
+        """The node that owns the channel, as the meta store says, and its log. UnavailableError while there is none."""
+        item = self.meta_server.state.items.get(owner_key(pchannel))
+        record = None if item is None else decode(Pchannel, item.value, item.key)
+        for name, process in self.processes.items():
+            if record is not None and process.node_id == record.owner and process.streaming is not None:
+                return process.streaming, self._logs[name]
+        raise UnavailableError(f"nobody owns {pchannel}")
 
     # --- for clients ------------------------------------------------------------------------------------------------
     def addresses(self) -> list[str]:
@@ -157,7 +160,6 @@ class Inspector:
         self.doors = host.doors(lambda _, task, error: cluster.broken.append(error))
         self.meta = MetaClient(cluster.meta_server, host)
         self.objects = BucketClient(cluster.bucket, host)
-        self.log = RecordingLog(SharedLogClient(cluster.shared_log, host), cluster.log_history)
         self.pchannels = tuple(pchannel_name(number) for number in range(cluster.plan.pchannel_count))
         self._cluster = cluster
 
@@ -165,6 +167,16 @@ class Inspector:
     def process(self) -> Inspector:
         """The roles of all processes as one."""
         return self
+
+    @property
+    def log(self) -> Inspector:
+        """Logs are read by their owners."""
+        return self
+
+    async def read(self, pchannel: str, after: Position) -> AsyncIterator[tuple[Position, memoryview]]:
+        """By the channel's owner."""
+        async for one in self._cluster.owner(pchannel)[1].read(pchannel, after):
+            yield one
 
     @property
     def leader(self) -> Inspector:
@@ -178,8 +190,8 @@ class Inspector:
 
     async def query(self, read: ShardRead) -> Found:
         """At the shard's owner."""
-        return await self._cluster.owner(pchannel_of(read.vchannel)).query(read)
+        return await self._cluster.owner(pchannel_of(read.vchannel))[0].query(read)
 
     async def status(self, vchannel: str) -> ShardStatus:
         """Of the shard's owner."""
-        return await self._cluster.owner(pchannel_of(vchannel)).status(vchannel)
+        return await self._cluster.owner(pchannel_of(vchannel))[0].status(vchannel)

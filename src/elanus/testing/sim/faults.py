@@ -19,13 +19,11 @@ from elanus.testing.sim.bucket import Bucket
 from elanus.testing.sim.hosts import Host
 from elanus.testing.sim.meta import MetaServer
 from elanus.testing.sim.network import Network
-from elanus.testing.sim.sharedlog import SharedLog
 from elanus.testing.sim.trace import Trace
 
 NETWORK: Final = ("delay", "loss", "duplicate", "reorder", "partition", "one_way")
 OBJECTS: Final = ("object_503", "object_409", "object_412", "object_late", "object_stale")
 META: Final = ("meta_lost", "meta_late", "meta_cut", "meta_no_quorum", "watch_gap", "lease_lost")
-LOG: Final = ("log_refused", "log_lost")
 DISK: Final = ("disk_full", "write_error", "sync_error")
 PROCESS: Final = ("pause", "crash", "power_cut", "clock_step")
 
@@ -59,11 +57,6 @@ class Machines(Protocol):
     @property
     def meta_server(self) -> MetaServer | None:
         """The meta store of all, if there is one."""
-        ...
-
-    @property
-    def shared_log(self) -> SharedLog | None:
-        """The log of all, if there is one."""
         ...
 
     def crash(self, host: Host, *, power_seed: int | None = None) -> None:
@@ -124,8 +117,6 @@ class Injector:
             return self._objects(fault, host)
         if fault.kind in META:
             return self._meta(fault, host)
-        if fault.kind in LOG:
-            return self._log(fault, host)
         if fault.kind in DISK:
             return _set(host.disk_faults, fault.kind.removeprefix("disk_"), fault.strength)
         return self._process(fault, host)
@@ -184,12 +175,6 @@ class Injector:
             server.end(lease)
         return None
 
-    def _log(self, fault: Fault, host: Host) -> Callable[[], None] | None:
-        if self._machines.shared_log is None:
-            return None
-        name = {"log_refused": "refused", "log_lost": "lost_reply"}[fault.kind]
-        return _set(self._machines.shared_log.faults(host.name), name, fault.strength / 3)
-
     def _process(self, fault: Fault, host: Host) -> Callable[[], None] | None:
         machines = self._machines
         life = host.life
@@ -231,8 +216,6 @@ class Injector:
             machines.bucket.calm()
         if machines.meta_server is not None:
             machines.meta_server.calm()
-        if machines.shared_log is not None:
-            machines.shared_log.calm()
 
 
 def _set(place: object, name: str, value: object, rest: object = 0.0) -> Callable[[], None]:

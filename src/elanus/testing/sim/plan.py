@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from elanus.testing.sim.faults import DISK, LOG, META, NETWORK, OBJECTS, PROCESS, Fault, draw
+from elanus.testing.sim.faults import DISK, META, NETWORK, OBJECTS, PROCESS, Fault, draw
 from elanus.testing.sim.workload import Load
 
 LASTS_S: Final = 6.0
@@ -21,8 +21,7 @@ CLUSTER_MACHINES: Final[Mapping[str, str]] = {
 }
 _ANYWHERE: Final = (*NETWORK, *META, "pause", "crash", "clock_step")
 CLUSTER_KINDS: Final[Mapping[str, Sequence[str]]] = {
-    name: {"proxy": _ANYWHERE, "streaming": (*_ANYWHERE, *OBJECTS, *LOG)}.get(role, (*_ANYWHERE, *OBJECTS))
-    for name, role in CLUSTER_MACHINES.items()
+    name: _ANYWHERE if role == "proxy" else (*_ANYWHERE, *OBJECTS) for name, role in CLUSTER_MACHINES.items()
 }
 
 

@@ -18,7 +18,6 @@ from elanus.testing.sim.hosts import Host
 from elanus.testing.sim.meta import MetaServer
 from elanus.testing.sim.network import Network
 from elanus.testing.sim.plan import Plan
-from elanus.testing.sim.sharedlog import SharedLog
 from elanus.testing.sim.trace import Trace
 
 DOWN_S_MAX: Final = 0.4
@@ -43,7 +42,6 @@ class Standalone:
 
     bucket: Bucket | None = None
     meta_server: MetaServer | None = None
-    shared_log: SharedLog | None = None
 
     def __init__(self, plan: Plan, trace: Trace, network: Network, parts: Parts | None = None) -> None:
         self.trace = trace

@@ -10,7 +10,7 @@ reach nothing: the life is dead before the first is closed, so that whatever the
 and port they could call asks `Life.check` first.
 
 Time stands still while anything can run and jumps to the next timer when nothing can. Nothing here depends on hash
-order, object addresses or the wall clock. Timers of equal time fire in an order that the same run repeats.
+order, object addresses or the wall clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from typing import Any, Final
 
 from elanus.testing.clock import Deadlock
 
-_CANCELLED_TIMERS_MAX: Final = 256
 _TASKS_BEFORE_SWEEP: Final = 64
 _context_of: Final = attrgetter("_context")
 """The context a handle was made in, which asyncio does not tell."""
@@ -146,12 +145,12 @@ class SimLoop(asyncio.BaseEventLoop):
     """See the module's head. One run, one loop."""
 
     _ready: deque[Any]
-    _scheduled: list[Any]
-    _timer_cancelled_count: int
 
     def __init__(self) -> None:
         super().__init__()
         self._now_s = 0.0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timer_count = 0
         self.steps = 0
         """Callbacks run so far."""
 
@@ -169,20 +168,30 @@ class SimLoop(asyncio.BaseEventLoop):
         """Let parked callbacks run next, in their order."""
         self._ready.extend(handles)
 
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        # Numbered, so that timers of equal time fire in the order they were set, and tuples are compared in C.
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timer_count += 1
+        heapq.heappush(self._timers, (when, self._timer_count, timer))
+        return timer
+
     def _run_once(self) -> None:
-        ready, timers = self._ready, self._scheduled
-        if self._timer_cancelled_count > _CANCELLED_TIMERS_MAX:
-            self._forget_cancelled()
-            timers = self._scheduled
+        ready, timers = self._ready, self._timers
         if not ready:
-            self._jump()
-        while timers and timers[0].when() <= self._now_s:
-            handle = heapq.heappop(timers)
-            handle._scheduled = False
-            if handle._cancelled:
-                self._timer_cancelled_count -= 1
-            else:
-                ready.append(handle)
+            while timers and timers[0][2].cancelled():
+                heapq.heappop(timers)
+            if not timers:
+                raise Deadlock("all tasks wait and no timer is set")
+            self._now_s = max(self._now_s, timers[0][0])
+        while timers and timers[0][0] <= self._now_s:
+            ready.append(heapq.heappop(timers)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
@@ -191,26 +200,6 @@ class SimLoop(asyncio.BaseEventLoop):
             if life is None or life.state is State.RUNNING or (life.state is not State.DEAD and life.takes(handle)):
                 self.steps += 1
                 handle._run()
-
-    def _jump(self) -> None:
-        timers = self._scheduled
-        while timers and timers[0]._cancelled:
-            self._timer_cancelled_count -= 1
-            heapq.heappop(timers)._scheduled = False
-        if not timers:
-            raise Deadlock("all tasks wait and no timer is set")
-        self._now_s = max(self._now_s, timers[0].when())
-
-    def _forget_cancelled(self) -> None:
-        kept = []
-        for handle in self._scheduled:
-            if handle._cancelled:
-                handle._scheduled = False
-            else:
-                kept.append(handle)
-        heapq.heapify(kept)
-        self._scheduled = kept
-        self._timer_cancelled_count = 0
 
     def _write_to_self(self) -> None:
         raise AssertionError("a thread calls into a simulated world")

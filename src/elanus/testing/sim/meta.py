@@ -1,6 +1,6 @@
 """A simulated etcd: one linearizable state for all hosts, and clients that lose answers, leases, watches, the quorum.
 
-The state is `meta.state.State`, as every MetaStore has it. Each call of a client travels there and back; a transaction
+The state is `meta.state.State`, as every MetaStore has it. Each call of a client travels; a transaction
 whose answer is lost, or that lands after its client gave up, is OutcomeUnknownError to the client. Watches are cut
 (UnavailableError) or told that they are too far behind (CompactedError). Leases end by the server's clock, or early.
 """
@@ -186,18 +186,14 @@ class MetaClient:
     # --- verbs ------------------------------------------------------------------------------------------------------
     async def get(self, key: str) -> Item | None:
         await self._reach()
-        item = self._server.state.items.get(key)
-        await self._travel()
-        return item
+        return self._server.state.items.get(key)
 
     async def range(self, prefix: str) -> list[Item]:
         return list((await self.snapshot(prefix)).items)
 
     async def snapshot(self, prefix: str) -> Snapshot:
         await self._reach()
-        snapshot = Snapshot(tuple(self._server.state.range(prefix)), self._server.state.revision)
-        await self._travel()
-        return snapshot
+        return Snapshot(tuple(self._server.state.range(prefix)), self._server.state.revision)
 
     async def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TransactionResult:
         validate(compares, operations)
@@ -243,19 +239,15 @@ class MetaClient:
 
     async def grant(self, ttl_s: float) -> int:
         await self._reach()
-        lease = self._server.grant(ttl_s)
-        await self._travel()
-        return lease
+        return self._server.grant(ttl_s)
 
     async def keep_alive(self, lease: int) -> None:
         await self._reach()
         self._server.keep(lease)
-        await self._travel()
 
     async def revoke(self, lease: int) -> None:
         await self._reach()
         self._server.end(lease)
-        await self._travel()
 
     async def close(self) -> None:
         self._closed = True

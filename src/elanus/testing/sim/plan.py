@@ -11,7 +11,7 @@ import msgspec
 from elanus.testing.sim.faults import DISK, META, NETWORK, OBJECTS, PROCESS, Fault, draw
 from elanus.testing.sim.workload import Load
 
-LASTS_S: Final = 6.0
+LASTS_S: Final = 4.0
 FAULT_COUNT: Final = 24
 
 STANDALONE_HOSTS: Final = ("server",)

@@ -40,7 +40,7 @@ from elanus.testing.sim.trace import Trace
 from elanus.testing.sim.workload import FIELDS, HOT_KEYS, MAIN, Definer, Score, Worker
 
 LASTS_S_MAX: Final = 120.0
-REST_S: Final = 2.0
+REST_S: Final = 1.0
 CHECKS_MAX: Final = 10
 
 
@@ -172,11 +172,11 @@ class Run:
         client = Client(site, MAIN, FIELDS)
         worker = Worker(site, self.history, self.score, random.Random(0), 0)
         keys = sorted({*self.history.registers, *range(HOT_KEYS)})
-        for _ in range(2):
-            await _insist(site, lambda: client.load())
-            await _insist(site, lambda: worker.read_all(keys))
-            await _insist(site, client.flush)
-            await site.sleep(REST_S)
+        await _insist(site, client.load)
+        await _insist(site, lambda: worker.read_all(keys))
+        await _insist(site, client.flush)
+        await site.sleep(REST_S)
+        await _insist(site, lambda: worker.read_all(keys))
 
     async def _done(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Wait for the tasks, or for something that must never happen."""

@@ -32,7 +32,7 @@ R = TypeVar("R")
 CALL_S: Final = 30.0
 HOT_KEYS: Final = 10
 KEYS_OF_CLIENT: Final = 1000
-THINK_S_MAX: Final = 0.06
+THINK_S_MAX: Final = 0.05
 MAIN: Final = "main"
 FIELDS: Final = (ID, VECTOR, VALUE)
 
@@ -69,8 +69,8 @@ class Load(msgspec.Struct, frozen=True):
     """How much is done: `clients` with `operations` each, and how many turns with collections of their own."""
 
     clients: int = 4
-    operations: int = 80
-    collections: int = 6
+    operations: int = 65
+    collections: int = 5
 
 
 @dataclass

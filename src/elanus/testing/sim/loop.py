@@ -20,6 +20,7 @@ import contextvars
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from enum import IntEnum
 from operator import attrgetter
 from typing import Any, Final
@@ -126,11 +127,9 @@ def _close(task: asyncio.Task[Any], context: contextvars.Context) -> None:
     if task.done() or coroutine is None or getattr(coroutine, "cr_running", False):
         return
     setattr(task, "_log_destroy_pending", False)  # noqa: B010 - it ends here, though never run to its end
-    # What the closed coroutine raises or still wants to await is part of its death.
-    try:
+    # Whatever the closed coroutine raises, or still wants to await, is part of its death: nobody is left to hear of it.
+    with suppress(Exception, Crashed):
         context.copy().run(coroutine.close)
-    except (RuntimeError, Crashed):
-        return
 
 
 _LIFE: Final[contextvars.ContextVar[Life | None]] = contextvars.ContextVar("life", default=None)

@@ -37,7 +37,7 @@ from elanus.testing.sim.network import Network, SimTransport
 from elanus.testing.sim.plan import LASTS_S, Plan
 from elanus.testing.sim.standalone import Standalone
 from elanus.testing.sim.trace import Trace
-from elanus.testing.sim.workload import FIELDS, HOT_KEYS, MAIN, Definer, Score, Worker
+from elanus.testing.sim.workload import FIELDS, MAIN, PARTITIONS, Definer, Score, Worker
 
 LASTS_S_MAX: Final = 120.0
 REST_S: Final = 1.0
@@ -162,6 +162,8 @@ class Run:
         while True:
             try:
                 await client.create(shard_count=self.plan.shard_count)
+                for partition in PARTITIONS[1:]:
+                    await client.create_partition(partition)
                 return
             except ElanusError as error:
                 self.trace.note(site.name, "refused", f"create: {type(error).__name__}: {error.message}")
@@ -171,12 +173,11 @@ class Run:
         """Read everything; seal everything; read it again."""
         client = Client(site, MAIN, FIELDS)
         worker = Worker(site, self.history, self.score, random.Random(0), 0)
-        keys = sorted({*self.history.registers, *range(HOT_KEYS)})
         await _insist(site, client.load)
-        await _insist(site, lambda: worker.read_all(keys))
+        await _insist(site, worker.read_all)
         await _insist(site, client.flush)
         await site.sleep(REST_S)
-        await _insist(site, lambda: worker.read_all(keys))
+        await _insist(site, worker.read_all)
 
     async def _done(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Wait for the tasks, or for something that must never happen."""

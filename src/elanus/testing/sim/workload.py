@@ -1,6 +1,8 @@
 """The clients of a run: what they do is drawn from the seed, what they saw goes into the history.
 
-All of them share a few hot keys, on which writes meet, and each inserts keys of its own. A call that is refused did
+All of them share a few hot keys, on which writes meet, in two partitions that know nothing of each other, and each
+inserts keys of its own. A row has two fields that patches set one at a time. A field of a key in a partition is one
+register of the history. A call that is refused did
 nothing, unless its error says that the outcome is unknown; a call that got no answer in `CALL_S` may have happened. One
 more client makes, fills, reads and drops collections and partitions of its own.
 """
@@ -20,7 +22,8 @@ import msgspec
 from elanus.base.errors import Action, ElanusError
 from elanus.model.errors import CollectionNotFoundError
 from elanus.model.requests import Consistency, ListCollectionsRequest
-from elanus.model.types import ConsistencyLevel
+from elanus.model.schema import FieldSchema
+from elanus.model.types import ConsistencyLevel, DataType
 from elanus.nodes.contracts import Frontend
 from elanus.testing.client import ID, VALUE, VECTOR, Client, Row
 from elanus.testing.history import BrokenPromise
@@ -34,13 +37,16 @@ HOT_KEYS: Final = 10
 KEYS_OF_CLIENT: Final = 1000
 THINK_S_MAX: Final = 0.05
 MAIN: Final = "main"
-FIELDS: Final = (ID, VECTOR, VALUE)
+OTHER: Final = FieldSchema(0, "other", DataType.INT64)
+FIELDS: Final = (ID, VECTOR, VALUE, OTHER)
+PARTITIONS: Final = ("_default", "p")
+_SET_FIELDS: Final = ("value", "other")
 
 WEIGHTS: Final = {
-    "upsert": 26,
+    "upsert": 22,
     "insert": 12,
     "delete": 10,
-    "patch": 3,
+    "patch": 8,
     "query": 26,
     "count": 7,
     "search": 8,
@@ -89,6 +95,11 @@ class WrongAnswer(BrokenPromise):
 
 class _NoAnswer(Exception):
     """The call may or may not have happened."""
+
+
+def register(partition: str, key: int, field_name: str) -> int:
+    """Where the history keeps a field of a key in a partition."""
+    return PARTITIONS.index(partition) * 10_000_000 + 2 * key + _SET_FIELDS.index(field_name)
 
 
 class Worker:
@@ -145,20 +156,31 @@ class Worker:
 
     # --- writes -----------------------------------------------------------------------------------------------------
     def _row(self, key: int) -> Row:
-        self._values += 1
-        return {"id": key, "vector": [float(key % KEYS_OF_CLIENT), 1.0], "value": self._values}
+        self._values += 2
+        vector = [float(key % KEYS_OF_CLIENT), 1.0]
+        return {"id": key, "vector": vector, "value": self._values, "other": self._values + 1}
+
+    def _partition(self) -> str:
+        return PARTITIONS[self._chance.random() < 0.2]
 
     def _keys(self) -> list[int]:
         pool = [*range(HOT_KEYS), *self._mine[:HOT_KEYS]]
         return sorted(self._chance.sample(pool, self._chance.randint(1, 3)))
 
-    async def _write(self, kind: str, values: dict[int, int | None], call: Awaitable[Any]) -> None:
+    async def _write(self, kind: str, partition: str, rows: Sequence[Row], call: Awaitable[Any]) -> None:
+        """A call that sets these fields of these keys."""
         begun, name = self._history.tick(), self._site.name
-        writes = [Write(name, key, value, begun) for key, value in values.items()]
+        writes = [
+            Write(name, register(partition, row["id"], field), row[field], begun)
+            for row in rows
+            for field in _SET_FIELDS
+            if field in row
+        ]
         for write in writes:
             self._history.wrote(write)
+        said = {row["id"]: row.get("value", row.get("other")) for row in rows}
         try:
-            reply = await self._call(kind, call, values)
+            reply = await self._call(kind, call, f"{partition} {said}")
         except ElanusError:
             for write in writes:
                 self._history.withdraw(write)
@@ -169,25 +191,27 @@ class Worker:
         self._session = max(self._session, reply.timestamp)
 
     async def do_upsert(self) -> None:
-        rows = [self._row(key) for key in self._keys()]
-        await self._write("upsert", {row["id"]: row["value"] for row in rows}, self._client.upsert(rows))
+        rows, partition = [self._row(key) for key in self._keys()], self._partition()
+        await self._write("upsert", partition, rows, self._client.upsert(rows, partition=partition))
 
     async def do_insert(self) -> None:
         first = self._own + self._inserted
         self._inserted += self._chance.randint(1, 4)
         rows = [self._row(key) for key in range(first, self._own + self._inserted)]
-        await self._write("insert", {row["id"]: row["value"] for row in rows}, self._client.insert(rows))
+        await self._write("insert", PARTITIONS[0], rows, self._client.insert(rows))
         self._mine += [row["id"] for row in rows]
 
     async def do_delete(self) -> None:
-        keys = self._keys()
-        await self._write("delete", dict.fromkeys(keys), self._client.delete_ids(keys))
+        keys, partition = self._keys(), self._partition()
+        rows: list[Row] = [{"id": key, "value": None, "other": None} for key in keys]
+        await self._write("delete", partition, rows, self._client.delete_ids(keys, partition=partition))
 
     async def do_patch(self) -> None:
-        """A partial upsert of a whole row, so that it also creates."""
-        rows = [self._row(self._chance.choice(self._keys()))]
-        call = self._client.upsert(rows, partial_update=True)
-        await self._write("patch", {row["id"]: row["value"] for row in rows}, call)
+        """Set one field of one key; refused where the key is not there."""
+        row = self._row(self._chance.choice(self._keys()))
+        one = {"id": row["id"], (kept := self._chance.choice(_SET_FIELDS)): row[kept]}
+        call = self._client.upsert([one], partial_update=True, partition=PARTITIONS[0])
+        await self._write("patch", PARTITIONS[0], [one], call)
 
     # --- reads ------------------------------------------------------------------------------------------------------
     def _level(self) -> tuple[str, Consistency]:
@@ -198,45 +222,62 @@ class Worker:
     def _some_keys(self) -> list[int]:
         return sorted({*self._keys(), *self._keys(), *self._keys(), *range(0, HOT_KEYS, 2)})
 
-    def _saw(self, keys: Sequence[int], found: Sequence[Row], begun: tuple[int, float], level: str) -> None:
-        values = {row["id"]: row["value"] for row in found}
-        if len(values) != len(found) or not values.keys() <= set(keys):
+    def _saw(
+        self, keys: Sequence[int], found: Sequence[Row], partition: str, begun: tuple[int, float], level: str
+    ) -> None:
+        rows = {row["id"]: row for row in found}
+        if len(rows) != len(found) or not rows.keys() <= set(keys):
             raise WrongAnswer(f"T4: asked for {list(keys)}, found {found}")
         ended = self._history.tick()
         for key in keys:
-            self._history.read(Read(self._site.name, key, values.get(key), begun[0], ended, begun[1], level))
+            for name in _SET_FIELDS:
+                value = rows[key][name] if key in rows else None
+                at = register(partition, key, name)
+                self._history.read(Read(self._site.name, at, value, begun[0], ended, begun[1], level))
 
     async def do_query(self) -> None:
-        keys, (level, consistency) = self._some_keys(), self._level()
+        keys, partition, (level, consistency) = self._some_keys(), self._partition(), self._level()
         begun = (self._history.tick(), self._site.now_s())
-        call = self._client.rows(f"id in {keys}", ("id", "value"), consistency=consistency)
-        self._saw(keys, await self._call("query", call, f"{level} {keys}"), begun, level)
+        call = self._client.rows(
+            f"id in {keys}", ("id", *_SET_FIELDS), consistency=consistency, partitions=(partition,)
+        )
+        found = await self._call("query", call, f"{level} {partition} {keys}")
+        self._saw(keys, found, partition, begun, level)
 
     async def do_search(self) -> None:
-        keys, (level, consistency) = self._some_keys(), self._level()
+        keys, partition, (level, consistency) = self._some_keys(), self._partition(), self._level()
         begun = (self._history.tick(), self._site.now_s())
         call = self._client.search_rows(
             [float(keys[0] % KEYS_OF_CLIENT), 1.0],
             len(keys),
             filter=f"id in {keys}",
-            output_fields=("id", "value"),
+            output_fields=("id", *_SET_FIELDS),
             consistency=consistency,
+            partitions=(partition,),
         )
-        self._saw(keys, await self._call("search", call, f"{level} {keys}"), begun, level)
+        found = await self._call("search", call, f"{level} {partition} {keys}")
+        self._saw(keys, found, partition, begun, level)
 
     async def do_count(self) -> None:
-        keys = self._some_keys()
+        keys, partition = self._some_keys(), self._partition()
         begun = self._history.tick()
-        count = await self._call("count", self._client.count(f"id in {keys}"), keys)
-        least, most = self._history.bounds(keys, begun, self._history.tick())
+        call = self._client.count(f"id in {keys}", partitions=(partition,))
+        count = await self._call("count", call, f"{partition} {keys}")
+        registers = [register(partition, key, "value") for key in keys]
+        least, most = self._history.bounds(registers, begun, self._history.tick())
         if not least <= count <= most:
-            raise WrongAnswer(f"T4: counted {count} of {keys}, possible are {least} to {most}")
+            raise WrongAnswer(f"T4: counted {count} of {keys} in {partition}, possible are {least} to {most}")
 
-    async def read_all(self, keys: Sequence[int]) -> None:
-        """Every key, at Strong."""
-        begun = (self._history.tick(), self._site.now_s())
-        call = self._client.rows(f"id in {list(keys)}", ("id", "value"))
-        self._saw(keys, await self._call("query", call, f"STRONG {len(keys)} keys"), begun, "STRONG")
+    async def read_all(self) -> None:
+        """Every key that anybody wrote, at Strong."""
+        for number, partition in enumerate(PARTITIONS):
+            registers = [one - number * 10_000_000 for one in self._history.registers if one // 10_000_000 == number]
+            keys = sorted({one // 2 for one in registers})
+            if keys:
+                begun = (self._history.tick(), self._site.now_s())
+                call = self._client.rows(f"id in {keys}", ("id", *_SET_FIELDS), partitions=(partition,))
+                found = await self._call("query", call, f"STRONG {partition} {len(keys)} keys")
+                self._saw(keys, found, partition, begun, "STRONG")
 
     # --- upkeep -----------------------------------------------------------------------------------------------------
     async def do_flush(self) -> None:
@@ -294,7 +335,7 @@ class Definer:
             client = Client(self._site, self._name, FIELDS)
             await self._surely("create", partial(client.create, shard_count=1 + self._chance.randint(0, 1)))
             keys = list(range(turn * 10, turn * 10 + self._chance.randint(1, 5)))
-            rows = [{"id": key, "vector": [1.0, float(key)], "value": turn} for key in keys]
+            rows = [{"id": key, "vector": [1.0, float(key)], "value": turn, "other": 0} for key in keys]
             await self._surely("upsert", partial(client.upsert, rows))
             await self._compare(client, keys)
             await self._partition(client, keys)
@@ -304,7 +345,7 @@ class Definer:
 
     async def _partition(self, client: Client, keys: list[int]) -> None:
         await self._surely("create_partition", partial(client.create_partition, "p"))
-        row = {"id": 999, "vector": [1.0, 1.0], "value": 1}
+        row = {"id": 999, "vector": [1.0, 1.0], "value": 1, "other": 0}
         await self._surely("upsert", partial(client.upsert, [row], partition="p"))
         await self._compare(client, [*keys, 999])
         await self._surely("release", client.release)

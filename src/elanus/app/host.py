@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
@@ -61,6 +63,18 @@ class Host:
     def failure(self) -> str:
         """What ends the process; empty while nothing does."""
         return str(self._failed.exception()) if self._failed.done() else ""
+
+    async def unless_failed(self, starting: Coroutine[Any, Any, None]) -> None:
+        """Take the steps of a start, or raise as soon as a task has died: what they wait for may never come."""
+        task = asyncio.create_task(starting)
+        try:
+            await asyncio.wait((task, self._failed), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await self.wait_failed()
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+        await task
 
     async def wait_failed(self) -> None:
         """Wait for a failure that ends the process, and raise it."""

@@ -46,7 +46,7 @@ class Standalone:
         lock = FolderLock.acquire(folder)
         try:
             server = cls(settings, lock)
-            await server._open(folder)
+            await server._host.unless_failed(server._open(folder))
         except BaseException:
             lock.release()
             raise

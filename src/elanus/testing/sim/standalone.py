@@ -82,16 +82,21 @@ class Standalone:
 
     async def _run(self) -> None:
         world, host = self.world, self.host
+        starting = asyncio.ensure_future(world.start())
+        died = asyncio.ensure_future(world.died.wait())
+        await asyncio.wait((starting, died), return_when=asyncio.FIRST_COMPLETED)
+        if died.done():
+            self._exit(*world.failures[-1])
+            return
         try:
-            await world.start()
+            starting.result()
         except ElanusError as error:
             self._exit("start", error)
             return
         self.network.serve(host, {Frontend: world.proxy}, ADDRESS)
         self.trace.note(host.name, "serves", "")
-        await world.died.wait()
-        name, failure = world.failures[-1]
-        self._exit(name, failure)
+        await died
+        self._exit(*world.failures[-1])
 
     def _exit(self, task: str, error: BaseException) -> None:
         """A task of the process has died, and the process with it."""

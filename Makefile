@@ -16,7 +16,7 @@ ARGS ?=
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "  Variables: PYTHON=... (interpreter)  WORDS=\"...\" (your own search, make demo)  ARGS=\"...\" (make serve, make bench)"
+	@echo "  Variables: PYTHON=... (interpreter)  WORDS=\"...\" (your own search, make demo)  ARGS=\"...\" (make serve, make bench)  PART=filters (make bench: filters beside DuckDB and pyarrow)"
 
 setup: $(READY) ## Make .venv and install Elanus into it, once
 
@@ -48,7 +48,7 @@ ci: lint types ## What `make test` leaves out: checks, drills, bare machine, whe
 	@sh tools/check_bare_root.sh
 
 bench: $(READY) ## Compare speed, recall and memory with Milvus, milvus-lite and faiss
-	@$(PY) -m bench $(ARGS)
+	@$(PY) -m bench$(if $(PART),.$(PART)) $(ARGS)
 
 clean: ## Remove everything that make made
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elanus.base.errors import CorruptedError, InvariantError
-from elanus.expr import FilterError, ShredCache, evaluate, parse_filter, primary_key_values
+from elanus.expr import FilterError, ShredCache, evaluate, filters, parse_filter, primary_key_values
 from elanus.expr.arrays import ListView
 from elanus.expr.like import LikeShape, compile_like
 from elanus.expr.sets import NumberSet
@@ -63,6 +64,28 @@ def test_templates_mean_their_values(text: str, templates: dict[str, object], pl
     filled, written = parse_filter(text, SCHEMA, templates), parse_filter(plain, SCHEMA)
     rows = [_row(i64=n, s="ab"[n % 2], b=n > 2, d=n / 4) for n in range(6)]
     assert evaluate(filled, MemorySource(rows)).tolist() == evaluate(written, MemorySource(rows)).tolist()
+
+
+def test_filters_with_templates_are_bound_once() -> None:
+    """The same text and values give the same filter; other values share the parse tree alone."""
+    first = parse_filter("i64 in {x}", SCHEMA, {"x": [1, 2]})
+    assert parse_filter("i64 in {x}", SCHEMA, {"x": [1, 2]}) is first
+    assert parse_filter("i64 in {x}", SCHEMA, {"x": np.array([1, 2])}) is first
+    parsed = filters.parsed_tree.cache_info()
+    assert parse_filter("i64 in {x}", SCHEMA, {"x": [1, 3]}) is not first
+    assert filters.parsed_tree.cache_info().hits == parsed.hits + 1
+    for kept in (filters.parsed_tree, filters.kept_filter):
+        assert kept.cache_info().maxsize == filters.MEMO_ENTRIES_MAX
+    long = {"x": list(range(filters.MEMO_TEXT_CHARACTERS_MAX))}
+    assert parse_filter("i64 in {x}", SCHEMA, long) is not parse_filter("i64 in {x}", SCHEMA, long)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(math.inf, math.nan), (1, 1.0), (True, 1), ("1", 1), ([1], [1.0]), (math.inf, -math.inf)]
+)
+def test_template_values_are_told_apart(one: object, other: object) -> None:
+    """Values that some encodings confuse."""
+    assert filters.template_key({"x": one}) != filters.template_key({"x": other})
 
 
 def test_cache_keys_tell_templates_apart() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator as operators
 import random
 import re
 from collections.abc import Callable
@@ -20,12 +21,13 @@ from hypothesis import strategies as st
 
 from elanus.expr import ShredCache
 from elanus.model.columns import Batch, Column
-from elanus.model.schema import CollectionSchema, FieldSchema
+from elanus.model.schema import CollectionSchema, FieldSchema, StructSchema
 from elanus.model.types import DataType
 
 Row = dict[str, Any]
 Truth = bool | None
 
+_DIM = {"dim": "2"}
 SCHEMA = CollectionSchema(
     "rows",
     (
@@ -43,14 +45,20 @@ SCHEMA = CollectionSchema(
         FieldSchema(111, "vector", DataType.FLOAT_VECTOR, type_params={"dim": "4"}),
         FieldSchema(112, "text", DataType.TEXT),
         FieldSchema(113, "ts", DataType.TIMESTAMPTZ, nullable=True),
+        FieldSchema(116, "st[v]", DataType.ARRAY_OF_VECTOR, element_type=DataType.FLOAT_VECTOR, type_params=_DIM),
+        FieldSchema(117, "st[a]", DataType.ARRAY, element_type=DataType.INT64),
+        FieldSchema(118, "st[b]", DataType.ARRAY, element_type=DataType.VARCHAR),
+        FieldSchema(119, "sv[v]", DataType.ARRAY_OF_VECTOR, element_type=DataType.FLOAT_VECTOR, type_params=_DIM),
         FieldSchema(114, "$meta", DataType.JSON, is_dynamic=True),
     ),
     enable_dynamic_field=True,
+    structs=(StructSchema(115, "st"), StructSchema(120, "sv")),
 )
 
 _NUMPY = {"pk": "i8", "i8": "i1", "i64": "i8", "f": "f4", "d": "f8", "b": "?", "i32": "i4", "ts": "i8"}
-_ARROW = {"s": pa.large_string(), "ai": pa.large_list(pa.int64()), "as_": pa.large_list(pa.large_string())}
-_FILLERS: dict[str, Any] = {"s": "", "ai": [], "as_": []}
+_ARROW = {"s": pa.large_string(), "ai": pa.large_list(pa.int64()), "as_": pa.large_list(pa.large_string()),
+          "st[a]": pa.large_list(pa.int64()), "st[b]": pa.large_list(pa.large_string())}  # fmt: skip
+_FILLERS: dict[str, Any] = {"s": "", "ai": [], "as_": [], "st[a]": [], "st[b]": []}
 
 
 class Chance:
@@ -91,18 +99,20 @@ class MemorySource:
 
 
 def _stored(field: FieldSchema) -> bool:
-    return field.name not in ("vector", "text")
+    return field.name not in ("vector", "text", "st[v]")
 
 
 def column_of(name: str, rows: list[Row]) -> Column:
     """One field of the rows as a column, fillers where NULL."""
-    cells = [row[name] for row in rows]
+    cells = [row.get(name) for row in rows]
     valid = np.array([cell is not None for cell in cells], np.bool_)
     mask = None if valid.all() else valid
     if name in _NUMPY:
         return Column(np.array([0 if cell is None else cell for cell in cells], _NUMPY[name]), mask)
     if name in _ARROW:
         return Column(pa.array([_FILLERS[name] if cell is None else cell for cell in cells], _ARROW[name]), mask)
+    if name == "sv[v]":
+        return Column(pa.array([b"12345678" * (cell or 0) for cell in cells], pa.large_binary()), mask)
     documents = [b"" if cell is None else json.dumps(cell.value).encode() for cell in cells]
     return Column(pa.array(documents, pa.large_binary()), mask)
 
@@ -144,6 +154,11 @@ def _maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(st.none(), values, values, values)
 
 
+def _with_parts(row: Row) -> Row:
+    """The row with the parts of its structs as columns of their own."""
+    return {**row, "st[a]": [a for a, _ in row["st"]], "st[b]": [b for _, b in row["st"]]}
+
+
 ROWS = st.lists(
     st.fixed_dictionaries(
         {
@@ -159,12 +174,14 @@ ROWS = st.lists(
             "as_": _maybe(st.lists(STRINGS, max_size=3)),
             "i32": SMALL,
             "ts": st.none(),
+            "st": st.lists(st.tuples(SMALL, STRINGS), max_size=4),
+            "sv[v]": st.integers(0, 3),
             "$meta": st.dictionaries(st.sampled_from(["dyn", "a"]), JSON_VALUES, max_size=2).map(Document),
         }
     ),
     min_size=1,
     max_size=12,
-)
+).map(lambda rows: [_with_parts(row) for row in rows])
 
 # --- text -----------------------------------------------------------------------------------------------------------
 
@@ -495,6 +512,117 @@ def like(draw: st.DrawFn) -> Case:
     return Case(f"{target} like {quoted(pattern)}", truth)
 
 
+REGEXES = ["", "a", "^a", "b$", "a.c", "a|中", "[ab]+", "(?i)A", "^é?$", r"a\\b", "b\nc", ".."]
+
+
+@st.composite
+def regex(draw: st.DrawFn) -> Case:
+    """`=~` and `!~` over a field, a JSON path or an array element."""
+    pattern = draw(st.sampled_from(REGEXES))
+    expression = re.compile(pattern)
+    target = draw(st.sampled_from(["s", "as_[1]", 'j["a"]']))
+    negated = draw(st.booleans())
+
+    def truth(row: Row) -> Truth:
+        name = {"s": "s", "as_[1]": "as_"}.get(target, "j")
+        if row[name] is None:
+            return None
+        value = row[name]
+        if name == "as_":
+            value = value[1] if len(value) > 1 else None
+        elif name == "j":
+            value = at_path(value.value, ("a",))
+        return (isinstance(value, str) and expression.search(value) is not None) != negated
+
+    shown = quoted(pattern) if "\n" in pattern or draw(st.booleans()) else f"r'{pattern}'"
+    return Case(f"{target} {'!~' if negated else '=~'} {shown}", truth)
+
+
+@st.composite
+def bitwise(draw: st.DrawFn) -> Case:
+    """`(field & 6) == 2` over integer fields and array elements."""
+    target = draw(st.sampled_from(["i8", "i64", "pk", "ai[0]"]))
+    symbol = draw(st.sampled_from("&|^"))
+    constant, value, operator = draw(INT64), draw(st.one_of(SMALL, INT64)), draw(OPERATORS)
+    apply: Callable[[int, int], int] = {"&": operators.and_, "|": operators.or_, "^": operators.xor}[symbol]
+
+    def truth(row: Row) -> Truth:
+        stored_value = row[target.partition("[")[0]]
+        if stored_value is None:
+            return None
+        if target == "ai[0]":
+            if not stored_value:
+                return False
+            stored_value = stored_value[0]
+        return COMPARE[operator](apply(stored_value, constant), value)
+
+    inner = (
+        f"{target} {symbol} {literal(constant)}" if draw(st.booleans()) else f"{literal(constant)} {symbol} {target}"
+    )
+    return Case(f"({inner}) {operator} {literal(value)}", truth)
+
+
+Element = tuple[int, str]
+
+
+@st.composite
+def element_predicate(draw: st.DrawFn) -> tuple[str, Callable[[Element], bool]]:
+    """A predicate over `$[a]` and `$[b]`."""
+    kind = draw(st.sampled_from(["number", "text", "in", "range", "like", "regex", "arithmetic", "and", "or", "not"]))
+    constant, operator, word = draw(SMALL), draw(OPERATORS), draw(STRINGS)
+    if kind == "number":
+        return f"$[a] {operator} {constant}", lambda element: COMPARE[operator](element[0], constant)
+    if kind == "text":
+        return f"$[b] {operator} {quoted(word)}", lambda element: COMPARE[operator](ordered(element[1]), ordered(word))
+    if kind == "in":
+        return f"$[a] in [{constant}, 3]", lambda element: element[0] in (constant, 3)
+    if kind == "range":
+        return f"{constant} <= $[a] < 7", lambda element: constant <= element[0] < 7
+    if kind == "like":
+        return '$[b] like "a%"', lambda element: element[1].startswith("a")
+    if kind == "regex":
+        return '$[b] =~ "b$"', lambda element: re.search(r"b\Z", element[1]) is not None
+    if kind == "arithmetic":
+        return f"$[a] * 2 == {constant}", lambda element: element[0] * 2 == constant
+    first, passes_first = draw(element_predicate())
+    if kind == "not":
+        return f"not ({first})", lambda element: not passes_first(element)
+    second, passes_second = draw(element_predicate())
+    if kind == "and":
+        return f"({first}) and ({second})", lambda element: passes_first(element) and passes_second(element)
+    return f"({first}) or ({second})", lambda element: passes_first(element) or passes_second(element)
+
+
+@st.composite
+def struct_leaf(draw: st.DrawFn) -> Case:
+    """MATCH_*, lengths and parts of struct arrays."""
+    kind = draw(st.sampled_from(["any", "all", "least", "most", "exact", "length", "vectors", "part", "element"]))
+    operator, constant = draw(OPERATORS), draw(SMALL)
+    if kind == "length":
+        return Case(f"array_length(st) {operator} {constant}", lambda row: COMPARE[operator](len(row["st"]), constant))
+    if kind == "vectors":
+        return Case(f"array_length(sv) {operator} {constant}", lambda row: COMPARE[operator](row["sv[v]"], constant))
+    if kind == "part":
+        return Case(f"array_contains(st[a], {constant})", lambda row: constant in row["st[a]"])
+    if kind == "element":
+        return Case(
+            f"st[1][a] {operator} {constant}",
+            lambda row: len(row["st"]) > 1 and COMPARE[operator](row["st[a]"][1], constant),
+        )
+    text, passes = draw(element_predicate())
+    threshold = draw(st.integers(1 if kind == "least" else 0, 3))
+    option = f", threshold={threshold}" if kind in ("least", "most", "exact") else ""
+    wanted: dict[str, Callable[[int, int], bool]] = {
+        "any": lambda found, _: found > 0,
+        "all": lambda found, count: found == count,
+        "least": lambda found, _: found >= threshold,
+        "most": lambda found, _: found <= threshold,
+        "exact": lambda found, _: found == threshold,
+    }
+    call = draw(st.sampled_from([f"match_{kind}", f"MATCH_{kind.upper()}"]))
+    return Case(f"{call}(st, {text}{option})", lambda row: wanted[kind](sum(map(passes, row["st"])), len(row["st"])))
+
+
 @st.composite
 def null_test(draw: st.DrawFn) -> Case:
     """`is null` on fields and paths, and `exists`."""
@@ -658,7 +786,7 @@ def constant_case() -> st.SearchStrategy[Case]:
 LEAVES = st.one_of(
     field_compare(), bool_compare(), json_leaf(), json_list(), membership(), json_membership(), between(),
     json_between(), like(), null_test(), contains(), array_leaf(), arithmetic_leaf(), json_arithmetic(), two_columns(),
-    constant_case(),
+    constant_case(), regex(), bitwise(), struct_leaf(),
 )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elanus.model.columns import Column
-from elanus.model.reads import Found, Hits, VectorQuery
-from elanus.nodes.proxy.reduce import page_of, reduce_found, reduce_hits, rounded
+from elanus.model.reads import Found, Hits, ShardRead, VectorQuery
+from elanus.model.types import ConsistencyLevel
+from elanus.nodes.proxy.reduce import cut_found, merge_parts, page_of, reduce_hits, rounded
 
 from .twin import python_values
 
@@ -90,7 +91,9 @@ def test_found(data: Any, shards: int, text: bool) -> None:
         )
         for one in rows
     ]
-    reduced = reduce_found(parts, limit, offset)
+    window = limit + offset if limit >= 0 else -1
+    read = ShardRead(vchannel="v", level=ConsistencyLevel.STRONG, limit=window)
+    reduced = cut_found(merge_parts(parts, read), limit, offset)
     newest: dict[int, int] = {}
     for one in rows:
         for key, timestamp in one.items():

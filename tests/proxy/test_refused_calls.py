@@ -158,7 +158,7 @@ QUERIES: dict[str, tuple[Any, str, int]] = {
     ),
     "filter": (query("nope("), "failed to create query plan: cannot parse expression: nope(", 1100),
     "count and more": (query("id > 0", ("count(*)", "id")), "count(*) must be the only output field", 1100),
-    "grouping": (query("id > 0", params={"group_by_fields": "id"}), "query option group_by_fields", 10),
+    "grouping": (query("id > 0", params={"group_by_fields": "id"}), "group_by_fields needs output fields", 1100),
     "id": (query("id > 0", params={"collection_id": "7"}), "alias or database may have changed", 1100),
 }
 

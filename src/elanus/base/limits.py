@@ -33,6 +33,7 @@ DATABASE_COUNT_MAX: Final = 64
 TOP_K_MAX: Final = 16384
 QUERY_COUNT_MAX: Final = 16384
 RESULT_WINDOW_MAX: Final = 16384
+QUERY_GROUP_COUNT_MAX: Final = 1_000_000
 
 # --- log and growing data -------------------------------------------------------------------------------------------
 LOG_BATCH_BYTES_MAX: Final = 16 * MIB

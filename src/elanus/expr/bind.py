@@ -6,20 +6,19 @@ Milvus's texts are kept where its clients match on them, typing errors of its ow
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import tzinfo
 from typing import Any, Final, NamedTuple
 
 from elanus.expr import predicates, syntax
+from elanus.expr.calls import call
 from elanus.expr.constants import COMPARISONS, is_number, wrap
-from elanus.expr.errors import FilterError, UnknownFunctionError
-from elanus.expr.geometry import SPATIAL, Meeting, Validity, nearness, shape_of
-from elanus.expr.like import LikePattern, LikeShape
+from elanus.expr.errors import FilterError
 from elanus.expr.sets import NumberSet, StringSet
 from elanus.expr.terms import (
     Constant,
     IntervalTerm,
-    LengthTerm,
     Names,
     Predicate,
     Term,
@@ -34,11 +33,9 @@ from elanus.expr.tree import (
     Exists,
     InSet,
     IsNull,
-    Like,
     Not,
     Operand,
     OperandKind,
-    Spatial,
     Tree,
     conjunction,
     disjunction,
@@ -49,26 +46,9 @@ from elanus.model.schema import CollectionSchema
 from elanus.model.types import DataType
 
 DEPTH_MAX: Final = 180
-SAMPLE_MARGIN: Final = 1e-10
 
+_SHIFTS: Final = ("<<", ">>")
 _BLANKS: Final = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\s+""")
-_CONTAINS: Final = {
-    f"{prefix}_contains{suffix}": suffix.removeprefix("_")
-    for prefix in ("json", "array")
-    for suffix in ("", "_all", "_any")
-}
-_NOT_SERVED: Final = frozenset(
-    (
-        "text_match", "phrase_match", "text_match_fuzzy", "element_filter", "match_any", "match_all", "match_least",
-        "match_most", "match_exact",
-    )
-)  # fmt: skip
-_FUNCTIONS: Final = frozenset(
-    (*_CONTAINS, *SPATIAL, "array_length", "random_sample", "empty", "starts_with", "st_dwithin", "st_isvalid")
-)
-_UNSUPPORTED_OPERATORS: Final = {
-    "&": "BitAnd", "|": "BitOr", "^": "BitXor", "<<": "shift", ">>": "shift",
-}  # fmt: skip
 
 
 class Context(NamedTuple):
@@ -85,14 +65,15 @@ def bind(node: syntax.Node, text: str, context: Context) -> Term:
 
 
 class _Binder:
-    __slots__ = ("_depth", "_names", "_templates", "_text", "_zone")
+    __slots__ = ("_depth", "_struct", "_templates", "_text", "_zone", "names")
 
     def __init__(self, text: str, context: Context) -> None:
         self._text = text
-        self._names = Names(context.schema)
+        self.names = Names(context.schema)
         self._templates = context.templates
         self._zone = context.zone
         self._depth = 0
+        self._struct = ""
 
     def term(self, node: syntax.Node) -> Term:
         """The bound term of one node."""
@@ -118,7 +99,7 @@ class _Binder:
             case syntax.IntervalLiteral():
                 return IntervalTerm(parse_interval(node.text))
             case syntax.Name():
-                return self._names.resolve(node, self._text)
+                return self._name(node)
             case syntax.Unary():
                 return self._unary(node)
             case syntax.Logical():
@@ -135,11 +116,18 @@ class _Binder:
                 return self._exists(node)
             case syntax.NullTest():
                 return self._null_test(node)
+            case syntax.RegexNode():
+                return self._regex(node)
+            case syntax.Part():
+                return self._part(node)
+            case syntax.StructPart():
+                self._refuse_names(node)
+                return self.names.struct_part(node, self._text)
             case syntax.Call():
-                return self._call(node)
-        raise FilterError(f"invalid expression: {self._source(node)}")
+                return call(self, node)
+        raise FilterError(f"invalid expression: {self.source(node)}")
 
-    def _source(self, node: syntax.Node) -> str:
+    def source(self, node: syntax.Node) -> str:
         """The node's text as ANTLR gives it back: without blanks, except in strings."""
         return _BLANKS.sub(r"\1", self._text[node.start : node.end])
 
@@ -148,7 +136,7 @@ class _Binder:
             raise FilterError("expression elements can only be scalars")
         term = self.term(node)
         if not isinstance(term, Constant):
-            raise FilterError(f"array element type must be generic value, but got: {self._source(node)}")
+            raise FilterError(f"array element type must be generic value, but got: {self.source(node)}")
         return term.value
 
     def _unary(self, node: syntax.Unary) -> Term:
@@ -156,9 +144,9 @@ class _Binder:
         if node.operator == "not":
             return self._not(term)
         if node.operator == "~":
-            raise FilterError(f"BNOT is not supported: {self._source(node)}")
+            raise FilterError(f"BNOT is not supported: {self.source(node)}")
         if not isinstance(term, Constant) or term.is_template or not is_number(term.value):
-            raise FilterError(f"unary operator {node.operator} can only be applied on numbers: {self._source(node)}")
+            raise FilterError(f"unary operator {node.operator} can only be applied on numbers: {self.source(node)}")
         if node.operator == "+":
             return term
         value = -term.value
@@ -173,6 +161,8 @@ class _Binder:
             raise FilterError("not op can only be applied on boolean expression")
         if term.sample is not None or term.tree is None:
             raise FilterError("random sample expression cannot be used in unary expression")
+        if term.elements is not None:
+            raise FilterError("element filter expression cannot be used in unary expression")
         return Predicate(negate(term.tree))
 
     def _logical(self, node: syntax.Logical) -> Term:
@@ -180,68 +170,77 @@ class _Binder:
         if all(isinstance(term, Constant) and isinstance(term.value, bool) for term in terms):
             values = [term.value for term in terms if isinstance(term, Constant)]
             return Constant(all(values) if node.operator == "and" else any(values))
-        last = len(terms) - 1
-        trees: list[Tree] = []
-        sample: float | None = None
-        for place, term in enumerate(terms):
-            tree, part = self._operand_of_logic(term, node.operator)
-            if part is not None:
-                if node.operator == "or":
-                    raise FilterError("random sample expression cannot be used in logical and expression")
-                if place != last:
-                    raise FilterError(
-                        "random sample expression can only be the last expression in the logical and expression"
-                    )
-                sample = part
-            if tree is not None:
-                trees.append(tree)
+        parts = [self._operand_of_logic(term, node.operator) for term in terms]
+        for part in parts[:-1] if node.operator == "and" else parts:
+            _refuse_limiters(part, node.operator)
+        trees = [part.tree for part in parts if part.tree is not None]
         if node.operator == "and":
-            return Predicate(conjunction(trees), sample)
+            return Predicate(conjunction(trees), parts[-1].sample, parts[-1].elements)
         return Predicate(disjunction(_merge_equalities(trees)))
 
-    def _operand_of_logic(self, term: Term, operator: str) -> tuple[Tree | None, float | None]:
+    def _operand_of_logic(self, term: Term, operator: str) -> Predicate:
         match term:
-            case Predicate(tree, sample):
-                return tree, sample
+            case Predicate():
+                return term
             case Constant(bool() as value, _, False):
-                return Always(value), None
+                return Predicate(Always(value))
         raise FilterError(f"'{operator}' can only be used between boolean expressions")
 
     def _binary(self, node: syntax.Binary) -> Term:
-        refused = _UNSUPPORTED_OPERATORS.get(node.operator)
-        if refused is not None:
-            raise FilterError(f"{refused} is not supported: {self._source(node)}")
+        if node.operator in _SHIFTS:
+            raise FilterError(f"shift is not supported: {self.source(node)}")
         left, right = self.term(node.left), self.term(node.right)
         if node.operator in COMPARISONS:
-            return predicates.compare(left, node.operator, right, self._source(node))
-        return predicates.arithmetic(left, node.operator, right, self._source(node))
+            return predicates.compare(left, node.operator, right, self.source(node))
+        return predicates.arithmetic(left, node.operator, right, self.source(node))
 
     def _between(self, node: syntax.Between) -> Term:
-        operand = self._names.resolve(node.target, self._text)
+        operand = self._part(node.target) if isinstance(node.target, syntax.Part) else self._name(node.target)
         lower, upper = self.term(node.lower), self.term(node.upper)
         return predicates.between(operand, lower, upper, node.lower_inclusive, node.upper_inclusive)
 
     def _membership(self, node: syntax.Membership) -> Term:
         target = self.term(node.target)
         if isinstance(target, Constant):
-            raise FilterError(f"'term' can only be used on non-const expression, but got: {self._source(node.target)}")
+            raise FilterError(f"'term' can only be used on non-const expression, but got: {self.source(node.target)}")
         if not isinstance(target, Operand):
-            raise FilterError(f"'term' can only be used on single field, but got: {self._source(node.target)}")
+            raise FilterError(f"'term' can only be used on single field, but got: {self.source(node.target)}")
         values = self.term(node.values)
         if isinstance(node.values, syntax.Template) and isinstance(values, Constant):
             if not isinstance(values.value, list):
                 raise FilterError(f"the value of term expression template variable {{{node.values.name}}} is not array")
         elif not isinstance(values, Constant) or not isinstance(values.value, list):
-            raise FilterError(f"the right-hand side of 'in' must be a list, but got: {self._source(node.values)}")
+            raise FilterError(f"the right-hand side of 'in' must be a list, but got: {self.source(node.values)}")
         tree = predicates.membership(target, values.value)
         return Predicate(negate(tree) if node.negated else tree)
 
     def _like(self, node: syntax.LikeNode) -> Term:
         target, pattern = self.term(node.target), self.term(node.pattern)
         if not isinstance(pattern, Constant) or not isinstance(pattern.value, str):
-            source = self._source(node.pattern)
+            source = self.source(node.pattern)
             raise FilterError(f"like pattern should be a string literal or template variable, got: {source}")
         return Predicate(predicates.like(target, pattern.value))
+
+    def _regex(self, node: syntax.RegexNode) -> Term:
+        target, pattern = self.term(node.target), self.term(node.pattern)
+        if not isinstance(pattern, Constant) or not isinstance(pattern.value, str):
+            source = self.source(node.pattern)
+            raise FilterError(f"regex pattern should be a string literal or template variable, got: {source}")
+        tree = predicates.regex(target, pattern.value)
+        return Predicate(negate(tree) if node.negated else tree)
+
+    def _name(self, node: syntax.Name) -> Operand:
+        self._refuse_names(node)
+        return self.names.resolve(node, self._text)
+
+    def _part(self, node: syntax.Part) -> Operand:
+        if not self._struct:
+            raise FilterError(f"$[{node.name}] syntax can only be used inside ElementFilter or MATCH_*")
+        return self.names.element(self._struct, node.name)
+
+    def _refuse_names(self, node: syntax.Node) -> None:
+        if self._struct:
+            raise FilterError(f"only $[...] of struct {self._struct} can be used here, got: {self.source(node)}")
 
     def _exists(self, node: syntax.ExistsNode) -> Term:
         operand = self.term(node.target)
@@ -250,8 +249,8 @@ class _Binder:
         return Predicate(Exists(operand))
 
     def _null_test(self, node: syntax.NullTest) -> Term:
-        operand = self._names.resolve(node.target, self._text)
-        source = self._source(node.target)
+        operand = self._name(node.target)
+        source = self.source(node.target)
         if operand.data_type.is_vector:
             raise FilterError("IsNull/IsNotNull operations are not supported on vector fields")
         if operand.kind is OperandKind.ELEMENT:
@@ -262,90 +261,23 @@ class _Binder:
         absent = IsNull(operand)
         return Predicate(Not(absent) if node.negated else absent)
 
-    def _call(self, node: syntax.Call) -> Term:
-        name = node.name.lower() if node.name.isupper() else node.name
-        if name in _NOT_SERVED:
-            raise FilterError(f"{name} is not supported yet: {self._source(node)}")
-        arguments = node.arguments
-        if node.option is None:
-            if name in _CONTAINS and len(arguments) == 2:
-                return self._contains(node, _CONTAINS[name])
-            if name == "array_length" and len(arguments) == 1:
-                return self._length(arguments[0])
-            if name == "random_sample" and len(arguments) == 1:
-                return self._sample(arguments[0])
-            if name == "empty" and len(arguments) == 1:
-                return Predicate(Compare(self._string_argument(arguments[0], node), "==", ""))
-            if name == "starts_with" and len(arguments) == 2:
-                return self._starts_with(node)
-            if name in SPATIAL and len(arguments) == 2:
-                shape = self._text_argument(arguments[1])
-                return Predicate(Spatial(self._geometry(arguments[0], SPATIAL[name]), Meeting(name, shape_of(shape))))
-            if name == "st_dwithin" and len(arguments) == 3:
-                return self._near(arguments)
-            if name == "st_isvalid" and len(arguments) == 1:
-                return Predicate(Spatial(self._geometry(arguments[0], "STIsValid"), Validity()))
-        fault = FilterError if name in _FUNCTIONS else UnknownFunctionError
-        raise fault(f"function {node.name} with {len(arguments)} arguments is not supported")
+    @contextmanager
+    def elements_of(self, struct: str) -> Iterator[None]:
+        """Within it `$[part]` stands for a part of that struct array's elements, and nothing else has a name."""
+        if self._struct:
+            raise FilterError("nested ElementFilter is not supported, and so are MATCH_* in one another")
+        self._struct = struct
+        yield
+        self._struct = ""
 
-    def _contains(self, node: syntax.Call, mode: str) -> Term:
-        target, values = self.term(node.arguments[0]), self.term(node.arguments[1])
-        if not isinstance(values, Constant):
-            source = self._source(node.arguments[1])
-            raise FilterError(f"contains operation element must be a constant, got: {source}")
-        return Predicate(predicates.contains(target, values.value, mode, self._source(node.arguments[0])))
 
-    def _length(self, argument: syntax.Node) -> Term:
-        operand = self.term(argument)
-        if isinstance(operand, Operand) and (operand.kind is OperandKind.JSON or operand.is_array):
-            return LengthTerm(operand)
-        raise FilterError(
-            f"array_length operation are only supported on json or array fields now, got: {label(operand)}"
-        )
-
-    def _sample(self, argument: syntax.Node) -> Term:
-        factor = argument.value if isinstance(argument, syntax.Literal) else None
-        if not isinstance(factor, float) or not SAMPLE_MARGIN < factor < 1 - SAMPLE_MARGIN:
-            raise FilterError(
-                "the sample factor should be between 0 and 1 and not too close to 0 or 1"
-                f"(the difference should be larger than 1e-10), but got {self._source(argument)}"
-            )
-        return Predicate(None, factor)
-
-    def _string_argument(self, argument: syntax.Node, call: syntax.Call) -> Operand:
-        operand = self.term(argument)
-        if not isinstance(operand, Operand) or not operand.value_type.is_string:
-            raise FilterError(f"function {call.name} needs a VarChar field, got: {self._source(argument)}")
-        return operand
-
-    def _starts_with(self, node: syntax.Call) -> Term:
-        operand = self._string_argument(node.arguments[0], node)
-        prefix = self.term(node.arguments[1])
-        if not isinstance(prefix, Constant) or not isinstance(prefix.value, str):
-            raise FilterError(f"function {node.name} needs a constant prefix: {self._source(node)}")
-        return Predicate(Like(operand, LikePattern(LikeShape.PREFIX, prefix.value)))
-
-    def _near(self, arguments: tuple[syntax.Node, ...]) -> Term:
-        operand = self._geometry(arguments[0], "STDWithin")
-        point, metres = self._text_argument(arguments[1]), self.term(arguments[2])
-        if not isinstance(metres, Constant):
-            source = self._source(arguments[2])
-            raise FilterError(f"distance parameter must be a numeric value (int or float), got: {source}")
-        return Predicate(Spatial(operand, nearness(point, metres.value)))
-
-    def _geometry(self, argument: syntax.Node, operation: str) -> Operand:
-        operand = self.term(argument)
-        if not isinstance(operand, Operand) or operand.data_type is not DataType.GEOMETRY:
-            raise FilterError(
-                f"{operation} operation are only supported on geometry fields now, got: {self._source(argument)}"
-            )
-        return operand
-
-    def _text_argument(self, argument: syntax.Node) -> str:
-        term = self.term(argument)
-        if not isinstance(term, Constant) or not isinstance(term.value, str):
-            raise FilterError(f"a geometry must be given as WKT text, got: {self._source(argument)}")
-        return term.value
+def _refuse_limiters(part: Predicate, operator: str) -> None:
+    """What narrows the outcome of all the rest has to be and-ed to it, last."""
+    for is_there, name in ((part.sample is not None, "random sample"), (part.elements is not None, "element filter")):
+        if is_there and operator == "or":
+            raise FilterError(f"{name} expression cannot be used in logical and expression")
+        if is_there:
+            raise FilterError(f"{name} expression can only be the last expression in the logical and expression")
 
 
 def _merge_equalities(trees: list[Tree]) -> list[Tree]:

@@ -25,6 +25,8 @@ COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
 }
 FLIPPED: Final = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 ARITHMETIC_NAMES: Final = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "%": "modulo"}
+BITWISE: Final[dict[str, Callable[[Any, Any], Any]]] = {"&": operator.and_, "|": operator.or_, "^": operator.xor}
+"""Integers only."""
 
 
 def wrap(value: int) -> int:
@@ -98,6 +100,8 @@ def fold_comparison(left: Any, symbol: str, right: Any, text: str) -> bool:
 
 def fold_arithmetic(left: Any, symbol: str, right: Any) -> int | float:
     """`left symbol right` between constants."""
+    if symbol in BITWISE:
+        return int(BITWISE[symbol](bits_of(left), bits_of(right)))
     if not is_number(left) or not is_number(right):
         name = ARITHMETIC_NAMES.get(symbol, "power")
         raise FilterError(f"'{name}' can only be used between integer or floating or json field expressions")
@@ -110,6 +114,13 @@ def fold_arithmetic(left: Any, symbol: str, right: Any) -> int | float:
             return _modulo(left, right)
     result: int | float = {"+": operator.add, "-": operator.sub, "*": operator.mul}[symbol](left, right)
     return wrap(result) if isinstance(result, int) else result
+
+
+def bits_of(value: object) -> int:
+    """An operand of a bitwise operation. Raises FilterError unless it is an integer."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise FilterError("bitwise operations can only apply on integer types")
+    return value
 
 
 def _divide(left: int | float, right: int | float) -> int | float:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from elanus.base.doors import Random
 from elanus.base.errors import check
-from elanus.expr.leaves import truth
+from elanus.expr.elements import ElementSource, enough
+from elanus.expr.leaves import Truth, truth
 from elanus.expr.source import Scope, Source
-from elanus.expr.tree import Always, And, Filter, Not, Or, Tree, cost
+from elanus.expr.tree import Always, And, Filter, Leaf, MatchElements, Not, Or, Tree, cost
 from elanus.model.columns import Mask, Rows
 
 _CHEAP: Final = 2
@@ -22,13 +24,16 @@ _CHEAP_SHARE: Final = 16
 _DEAR_SHARE: Final = 2
 
 
-def evaluate(filter: Filter, source: Source, rows: Rows | None = None, chance: Random | None = None) -> Mask:
-    """Mask of the rows of `source` (or of `rows`, in their order) on which `filter` is TRUE.
+def evaluate(
+    filter: Filter, source: Source, rows: Rows | None = None, chance: Random | None = None, among: Mask | None = None
+) -> Mask:
+    """Mask of the rows of `source` (or of `rows`, in their order) on which `filter` is TRUE, those of `among` only.
 
     `chance` is needed by filters with `random_sample`, which keeps a share of the rows that pass the rest.
     """
     scope = Scope(source, rows)
     mask = scope.full(True) if filter.root is None else _true_rows(filter.root, scope)
+    mask = mask if among is None else mask & among
     if filter.sample is None:
         return mask
     check(chance is not None, "random_sample needs a source of chance")
@@ -44,10 +49,28 @@ def _true_rows(tree: Tree, scope: Scope) -> Mask:
         case Always(value):
             return scope.full(value)
         case Not(leaf):
-            found = truth(leaf, scope)
+            found = _truth(leaf, scope)
             return ~found.value if found.known is None else found.known & ~found.value
-    found = truth(tree, scope)
+    found = _truth(tree, scope)
     return found.value if found.known is None else found.value & found.known
+
+
+def _truth(leaf: Leaf, scope: Scope) -> Truth:
+    if not isinstance(leaf, MatchElements):
+        return truth(leaf, scope)
+    source = ElementSource(scope, leaf.operand.field_id)
+    passing = _true_rows(leaf.predicate, Scope(source, None))
+    return Truth(enough(leaf, source, passing), scope.column(leaf.operand.field_id).valid)
+
+
+def element_places(leaf: MatchElements, source: Source, rows: Rows) -> pa.Array:
+    """For each of these rows the places of its elements that pass, ascending, as large_list<int64>."""
+    elements = ElementSource(Scope(source, rows), leaf.operand.field_id)
+    passing = _true_rows(leaf.predicate, Scope(elements, None))
+    counts = elements.counts(passing)
+    places = np.flatnonzero(passing) - np.repeat(elements.offsets[:-1], counts)
+    offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(places))
 
 
 def _all(children: tuple[Tree, ...], scope: Scope) -> Mask:

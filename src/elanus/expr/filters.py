@@ -14,28 +14,41 @@ from elanus.expr.bind import Context, bind
 from elanus.expr.errors import FilterError, UnknownFunctionError
 from elanus.expr.parser import parse
 from elanus.expr.sets import NumberSet, StringSet
+from elanus.expr.syntax import Node
 from elanus.expr.terms import Constant, Predicate, Term, label, require_unicode
 from elanus.expr.timestamps import zone_of
 from elanus.expr.tree import Always, And, Compare, Filter, InSet, Operand, OperandKind, Tree, operands
 from elanus.model.schema import CollectionSchema
 
 MEMO_ENTRIES_MAX: Final = 1024
-MEMO_TEXT_CHARACTERS_MAX: Final = 4096
+"""Bound filters that are kept, and parse trees that are kept, each."""
+MEMO_TEXT_CHARACTERS_MAX: Final = 8192
+"""Longest text, and longest text with its templates, that is kept."""
 
 
-class _SchemaIdentity:
-    """One schema object; the memo holds it, so its identity is never reused while an entry lives."""
+class _Request:
+    """A filter to be bound. Equal ones have the same outcome: the very schema (which the memo keeps alive, so that its
+    identity is not used again), the same text, zone and template values."""
 
-    __slots__ = ("schema",)
+    __slots__ = ("hash", "key", "schema", "templates", "text", "timezone")
 
-    def __init__(self, schema: CollectionSchema) -> None:
+    def __init__(self, text: str, schema: CollectionSchema, templates: Mapping[str, object], timezone: str) -> None:
+        self.text = text
         self.schema = schema
+        self.templates = templates
+        self.timezone = timezone
+        self.key = template_key(templates)
+        self.hash = hash((text, id(schema), timezone, self.key))
 
     def __hash__(self) -> int:
-        return id(self.schema)
+        return self.hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SchemaIdentity) and self.schema is other.schema
+        return (
+            isinstance(other, _Request)
+            and self.schema is other.schema
+            and (self.text, self.timezone, self.key) == (other.text, other.timezone, other.key)
+        )
 
 
 def parse_filter(
@@ -44,34 +57,44 @@ def parse_filter(
     """Parse, bind and type `text`; blank text matches every row. Raises FilterError.
 
     `templates` maps names to bool, int, float, str or lists (or NumPy arrays) of those. `timezone` is the IANA zone of
-    ISO literals without an offset.
+    ISO literals without an offset. Filters and, for other template values, parse trees are kept.
     """
-    if templates or len(text) > MEMO_TEXT_CHARACTERS_MAX:
-        return _parse(text, schema, templates or {}, timezone)
-    return _memoised(text, _SchemaIdentity(schema), timezone)
+    request = _Request(text, schema, templates or {}, timezone)
+    if len(text) + len(request.key) > MEMO_TEXT_CHARACTERS_MAX:
+        return _bound(request)
+    return kept_filter(request)
 
 
 @lru_cache(maxsize=MEMO_ENTRIES_MAX)
-def _memoised(text: str, identity: _SchemaIdentity, timezone: str) -> Filter:
-    return _parse(text, identity.schema, {}, timezone)
+def kept_filter(request: _Request) -> Filter:
+    """The filter of a request, bound once."""
+    return _bound(request)
 
 
-def _parse(text: str, schema: CollectionSchema, templates: Mapping[str, object], timezone: str) -> Filter:
-    zone = zone_of(timezone)
-    identity = f"{schema.name}\0{schema.version}\0{timezone}\0{text}"
+@lru_cache(maxsize=MEMO_ENTRIES_MAX)
+def parsed_tree(text: str) -> Node | None:
+    """The parse tree of a text, made once."""
+    return parse(text)
+
+
+def _bound(request: _Request) -> Filter:
+    text, schema = request.text, request.schema
+    zone = zone_of(request.timezone)
+    identity = f"{schema.name}\0{schema.version}\0{request.timezone}\0{text}\0" + request.key.decode("latin-1")
     try:
-        node = parse(require_unicode(text))
+        require_unicode(text)
+        node = parsed_tree(text) if len(text) <= MEMO_TEXT_CHARACTERS_MAX else parse(text)
         if node is None:
             return Filter(text, None, frozenset(), identity)
-        term = bind(node, text, Context(schema, templates, zone))
+        term = bind(node, text, Context(schema, request.templates, zone))
     except UnknownFunctionError:
         raise
     except FilterError as error:
         raise FilterError(f"cannot parse expression: {_printable(text)}, error: {error.message}") from error
     predicate = _predicate(term, text)
     fields: frozenset[int] = frozenset() if predicate.tree is None else _field_ids(predicate.tree)
-    key = None if predicate.sample is not None else identity + _template_key(templates)
-    return Filter(text, predicate.tree, fields, key, predicate.sample)
+    key = identity if predicate.sample is None else None
+    return Filter(text, predicate.tree, fields, key, predicate.sample, predicate.elements)
 
 
 def _printable(text: str) -> str:
@@ -80,8 +103,8 @@ def _printable(text: str) -> str:
 
 def _predicate(term: Term, text: str) -> Predicate:
     match term:
-        case Predicate(Always(True), sample):
-            return Predicate(None, sample)
+        case Predicate(Always(True), sample, elements):
+            return Predicate(None, sample, elements)
         case Predicate():
             return term
         case Constant(bool() as value, _, False):
@@ -93,10 +116,14 @@ def _field_ids(tree: Tree) -> frozenset[int]:
     return frozenset(operand.field_id for operand in operands(tree))
 
 
-def _template_key(templates: Mapping[str, object]) -> str:
-    if not templates:
-        return ""
-    return "\0" + msgspec.json.encode(dict(templates), enc_hook=_plain, order="deterministic").decode()
+def template_key(templates: Mapping[str, object]) -> bytes:
+    """What tells template values apart, their types included; longer than any that is kept where it has no form, which
+    binding refuses with the reason.
+    """
+    try:
+        return msgspec.msgpack.encode(dict(templates), enc_hook=_plain, order="deterministic") if templates else b""
+    except (OverflowError, UnicodeEncodeError, FilterError):
+        return b"\0" * (MEMO_TEXT_CHARACTERS_MAX + 1)
 
 
 def _plain(value: object) -> Any:

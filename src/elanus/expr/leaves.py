@@ -11,10 +11,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from elanus.expr import shred
 from elanus.expr.arrays import ListView, compare_values
-from elanus.expr.constants import COMPARISONS, is_number
+from elanus.expr.constants import BITWISE, COMPARISONS, is_number
 from elanus.expr.geometry import Shapes
 from elanus.expr.sets import BoolSet, NumberSet, StringSet
 from elanus.expr.source import Scope, ShredSource
@@ -28,11 +29,11 @@ from elanus.expr.tree import (
     Exists,
     InSet,
     IsNull,
-    Leaf,
     LengthCompare,
     Like,
     Operand,
     OperandKind,
+    RowLeaf,
     ShiftedCompare,
     Spatial,
 )
@@ -57,7 +58,7 @@ class _Loaded(NamedTuple):
     present: Mask | None
 
 
-def truth(leaf: Leaf, scope: Scope) -> Truth:
+def truth(leaf: RowLeaf, scope: Scope) -> Truth:
     """Evaluate one leaf; both masks have shape (scope.count,)."""
     match leaf:
         case Compare():
@@ -288,6 +289,10 @@ def _holds(elements: shred.Shred, value: Any) -> Mask:
 
 def _length(leaf: LengthCompare, scope: Scope) -> Truth:
     operand = leaf.operand
+    if leaf.width:
+        column = scope.column(operand.field_id)
+        counts = np.asarray(pc.binary_length(column.values)) // leaf.width
+        return Truth(compare_values(counts, leaf.operator, leaf.value), column.valid)
     if operand.kind is OperandKind.JSON:
         lengths = np.diff(shred.lists(scope, operand.field_id, operand.path).offsets)
         known = _valid(operand, scope)
@@ -355,6 +360,8 @@ def _apply(values: npt.NDArray[Any], symbol: str, constant: Any) -> npt.NDArray[
                 return np.asarray(np.subtract(values, constant))
             case "*":
                 return np.asarray(np.multiply(values, constant))
+            case "&" | "|" | "^":
+                return np.asarray(BITWISE[symbol](values, constant))
             case "%":
                 return np.asarray(np.fmod(values, constant))
         if values.dtype.kind != "i":

@@ -21,7 +21,8 @@ _STRING = rf"""(?:"[^"\\\r\n]*(?:{_ESCAPE}[^"\\\r\n]*)*"|'[^'\\\r\n]*(?:{_ESCAPE
 _NAME = r"(?:\$meta(?![A-Za-z0-9_])|[A-Za-z_][A-Za-z0-9_]*)"
 _MASTER = re.compile(
     rf"""[ \t\r\n]*(?:
-      (?P<path>{_NAME}(?:\[(?:{_STRING}|[0-9]+)\])+)
+      (?P<raw>[rR](?:"[^"\r\n]*"|'[^'\r\n]*'))
+    | (?P<path>{_NAME}(?:\[(?:{_STRING}|[0-9]+)\])+)
     | (?P<isnull>is[ ]null(?![A-Za-z0-9_])|IS[ ]NULL(?![A-Za-z0-9_]))
     | (?P<isnotnull>is[ ]not[ ]null(?![A-Za-z0-9_])|IS[ ]NOT[ ]NULL(?![A-Za-z0-9_]))
     | (?P<name>{_NAME})
@@ -29,8 +30,9 @@ _MASTER = re.compile(
         | (?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)? | [0-9]+[eE][+-]?[0-9]+)
     | (?P<int>0[xX][0-9a-fA-F]+|0[bB][01]+|0[0-7]*|[1-9][0-9]*)
     | (?P<string>{_STRING})
+    | (?P<part>\$\[[ \t]*[A-Za-z_][A-Za-z0-9_]*[ \t]*\])
     | \{{[ \t\r\n]*(?P<template>[A-Za-z_][A-Za-z0-9_]*)[ \t\r\n]*\}}
-    | (?P<op>\*\*|==|!=|<=|>=|<<|>>|&&|\|\||=~|!~|\$\[|[-+*/%<>&^|~!()\[\],=])
+    | (?P<op>\*\*|==|!=|<=|>=|<<|>>|&&|\|\||=~|!~|[-+*/%<>&^|~!()\[\],=])
     | (?P<end>\Z)
     )""",
     re.VERBOSE,
@@ -54,7 +56,7 @@ _BOOLEANS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "F
 
 
 class Token(NamedTuple):
-    """`kind` is a class (`int float string bool list name template end`) or the operator itself."""
+    """`kind` is a class (`int float string bool list name part template end`) or the operator itself."""
 
     kind: str
     value: Any
@@ -105,6 +107,10 @@ def _token(group: str, word: str, start: int, end: int) -> Token:
             return Token("float", _floating(word), start, end)
         case "string":
             return Token("string", unquote(word), start, end)
+        case "raw":
+            return Token("string", word[2:-1], start, end)
+        case "part":
+            return Token("part", word[2:-1].strip(), start, end)
         case "op":
             return Token(_OPERATORS.get(word, word), word, start, end)
     return Token(group, word, start, end)

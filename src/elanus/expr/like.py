@@ -1,8 +1,10 @@
-"""LIKE patterns: classified once, matched by Arrow's string kernels over bytes.
+"""LIKE patterns and regular expressions: classified once, matched by Arrow's string kernels.
 
 Milvus 2.6 has two readings of a backslash. A pure prefix, suffix or infix (`a%`, `%a`, `%a%`) is plain text in which
 only `\\%` and `\\_` are escapes. Any other pattern goes to the general engine, where a backslash escapes whatever
 follows and a trailing one is dropped. `_` is one byte, so a two-byte character needs two of them.
+
+Regular expressions are RE2's, over characters, and may match anywhere.
 """
 
 from __future__ import annotations
@@ -34,10 +36,12 @@ class LikeShape(Enum):
     SUFFIX = "suffix"
     INFIX = "infix"
     GENERAL = "general"
+    REGEX = "regex"
 
 
 class LikePattern(msgspec.Struct, frozen=True):
-    """A classified pattern; `text` is plain text, or an RE2 pattern over Latin-1 bytes where the shape is GENERAL."""
+    """A classified pattern; `text` is plain text, or an RE2 pattern: over Latin-1 bytes where the shape is GENERAL,
+    over characters where it is REGEX."""
 
     shape: LikeShape
     text: str = ""
@@ -57,6 +61,8 @@ class LikePattern(msgspec.Struct, frozen=True):
                 found = pc.match_substring(values, self.text)
             case LikeShape.GENERAL:
                 found = pc.match_substring_regex(values.cast(pa.large_binary()), self.text)
+            case LikeShape.REGEX:
+                found = pc.match_substring_regex(values, self.text)
         return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)
 
 
@@ -74,6 +80,16 @@ def compile_like(pattern: str) -> LikePattern:
             shape = LikeShape.INFIX if leading and trailing else LikeShape.SUFFIX if leading else LikeShape.PREFIX
             return LikePattern(shape, _SIMPLE_ESCAPE.sub(r"\1", body))
     return _general(pattern)
+
+
+def compile_regex(pattern: str) -> LikePattern:
+    """The pattern of `=~`. Raises FilterError for one that RE2 refuses."""
+    try:
+        pc.match_substring_regex(pa.array([""], pa.large_string()), pattern)
+    except pa.ArrowInvalid as error:
+        reason = str(error).partition(": ")[2] or str(error)
+        raise FilterError(f"invalid regex pattern {pattern[:64]}: {reason[:128]}") from error
+    return LikePattern(LikeShape.REGEX, pattern)
 
 
 def _backslashes(text: str) -> int:

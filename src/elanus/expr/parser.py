@@ -25,6 +25,9 @@ from elanus.expr.syntax import (
     Name,
     Node,
     NullTest,
+    Part,
+    RegexNode,
+    StructPart,
     Template,
     TimeLiteral,
     Unary,
@@ -107,7 +110,9 @@ class _Parser:
                 pattern = self.expression(_ATOM)
                 return LikeNode(left.start, pattern.end, left, pattern)
             case "=~" | "!~":
-                raise FilterError(f"regex match {operator} is not supported yet")
+                self._position += 1
+                pattern = self.expression(_ATOM)
+                return RegexNode(left.start, pattern.end, left, pattern, operator == "!~")
             case "isnull" | "isnotnull":
                 token = self._take()
                 if not isinstance(left, Name):
@@ -134,11 +139,12 @@ class _Parser:
         return Membership(left.start, values.end, left, values, negated)
 
     def _is_between(self, operator: str) -> bool:
-        return self.peek(1).kind == "name" and self.peek(2).kind in _DIRECTIONS[operator]
+        return self.peek(1).kind in ("name", "part") and self.peek(2).kind in _DIRECTIONS[operator]
 
     def _between(self, left: Node, operator: str) -> Node:
         self._position += 1
-        target = self._name(self._take())
+        middle = self._take()
+        target = self._part(middle) if middle.kind == "part" else self._name(middle)
         second = self._take().kind
         right = self.expression(_RELATION + 1)
         first_inclusive, second_inclusive = operator.endswith("="), second.endswith("=")
@@ -172,8 +178,8 @@ class _Parser:
             case "exists":
                 operand = self.expression(_ATOM)
                 return ExistsNode(token.start, operand.end, operand)
-            case "$[":
-                raise FilterError("element access with $[...] is not supported yet")
+            case "part":
+                return self._part(token)
         raise self._mismatch(token)
 
     def _unary(self, token: Token) -> Node:
@@ -197,9 +203,25 @@ class _Parser:
                 self._position += 1
                 return IntervalLiteral(token.start, following.end, following.value)
         if following.kind == "[" and following.start == token.end:
+            part = self._struct_part(token)
+            if part is not None:
+                return part
             shown = self._text[token.start : token.end + 32]
             raise FilterError(f"json key must be enclosed in double quotes or single quotes: {shown}")
         return self._name(token)
+
+    def _struct_part(self, token: Token) -> Node | None:
+        """`struct[name]` or `struct[index][name]` from its first token on; None if something else follows."""
+        word, path = token.value
+        inner, close = self.peek(1), self.peek(2)
+        is_element = len(path) == 1 and isinstance(path[0], int)
+        if (path and not is_element) or inner.kind != "name" or inner.value[1] or close.kind != "]":
+            return None
+        self._position += 3
+        return StructPart(token.start, close.end, word, path[0] if path else None, inner.value[0])
+
+    def _part(self, token: Token) -> Part:
+        return Part(token.start, token.end, token.value)
 
     def _name(self, token: Token) -> Name:
         word, path = token.value

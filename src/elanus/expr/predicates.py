@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from elanus.expr.constants import ARITHMETIC_NAMES, FLIPPED, cast, fold_arithmetic, fold_comparison, is_number, shown
+from elanus.expr.constants import (
+    ARITHMETIC_NAMES,
+    BITWISE,
+    FLIPPED,
+    bits_of,
+    cast,
+    fold_arithmetic,
+    fold_comparison,
+    is_number,
+    shown,
+)
 from elanus.expr.errors import FilterError
-from elanus.expr.like import compile_like
+from elanus.expr.like import compile_like, compile_regex
 from elanus.expr.sets import BoolSet, NumberSet, StringSet, ValueSet
 from elanus.expr.terms import (
     ArithmeticTerm,
@@ -58,10 +68,10 @@ def compare(left: Term, symbol: str, right: Term, text: str) -> Term:
         case ArithmeticTerm(operand, arithmetic, constant), Constant(value):
             target = cast_number(value, operand.value_type, names)
             return Predicate(Arithmetic(operand, arithmetic, constant, symbol, target))
-        case LengthTerm(operand), Constant(value):
+        case LengthTerm(operand, width), Constant(value):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise FilterError(f"cannot cast value to Int64, value: {shown(value)}")
-            return Predicate(LengthCompare(operand, symbol, value))
+            return Predicate(LengthCompare(operand, symbol, value, width))
         case Operand(), Operand():
             return Predicate(_compare_columns(left, symbol, right, names))
         case (ShiftedTerm(), _) | (_, ShiftedTerm()):
@@ -135,7 +145,7 @@ def cast_number(value: object, kind: DataType, names: tuple[str, str]) -> Any:
 
 
 def arithmetic(left: Term, symbol: str, right: Term, text: str) -> Term:
-    """`left symbol right` for `+ - * / % **`."""
+    """`left symbol right` for `+ - * / % ** & | ^`."""
     if isinstance(left, Constant) and isinstance(right, Constant):
         _refuse_templates(left, right, symbol)
         return Constant(fold_arithmetic(left.value, symbol, right.value))
@@ -143,6 +153,8 @@ def arithmetic(left: Term, symbol: str, right: Term, text: str) -> Term:
         raise FilterError(f"power can only apply on constants: {text}")
     if isinstance(right, IntervalTerm):
         return _shift(left, symbol, right.interval)
+    if symbol in BITWISE:
+        return _bitwise(left, symbol, right)
     name = ARITHMETIC_NAMES[symbol]
     for term in (left, right):
         if isinstance(term, ArithmeticTerm):
@@ -159,6 +171,14 @@ def arithmetic(left: Term, symbol: str, right: Term, text: str) -> Term:
     if not isinstance(left, Operand) or not isinstance(right, Constant):
         raise FilterError(f"'{name}' can only be used between integer or floating or json field expressions")
     return _arithmetic_term(left, symbol, right.value)
+
+
+def _bitwise(left: Term, symbol: str, right: Term) -> Term:
+    if isinstance(left, Constant):
+        left, right = right, left
+    if not isinstance(left, Operand) or not isinstance(right, Constant) or not left.value_type.is_integer:
+        raise FilterError("bitwise operations can only apply on integer types")
+    return ArithmeticTerm(left, symbol, bits_of(right.value))
 
 
 def _shift(left: Term, symbol: str, interval: Interval) -> Term:
@@ -264,6 +284,14 @@ def like(target: Term, pattern: object) -> Tree:
     if not isinstance(pattern, str):
         raise FilterError(f"like pattern should be a string literal or template variable, got: {shown(pattern)}")
     return Like(target, compile_like(pattern))
+
+
+def regex(target: Term, pattern: str) -> Tree:
+    """`target =~ pattern`."""
+    kind = target.value_type if isinstance(target, Operand) else DataType.NONE
+    if not isinstance(target, Operand) or target.is_array or not (kind.is_string or kind is DataType.JSON):
+        raise FilterError("regex match on non-string or non-json field is unsupported")
+    return Like(target, compile_regex(pattern))
 
 
 def contains(target: Term, values: object, mode: str, text: str) -> Tree:

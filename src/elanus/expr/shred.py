@@ -206,7 +206,7 @@ def _is_plain(step: PathStep) -> bool:
     return isinstance(step, int) or (step.isprintable() and '"' not in step and "\\" not in step)
 
 
-class _AnyObject(msgspec.Struct):
+class _AnyObject(msgspec.Struct, gc=False):
     """An object none of whose keys matter."""
 
 
@@ -217,7 +217,9 @@ def _decoder(path: Path) -> tuple[msgspec.json.Decoder[Any], tuple[Any, ...]]:
     structs: list[Any] = []
     for step in reversed(path):
         if isinstance(step, str):
-            struct = msgspec.defstruct("Step", [("leaf", kind, msgspec.field(name=step, default=msgspec.UNSET))])
+            struct = msgspec.defstruct(
+                "Step", [("leaf", kind, msgspec.field(name=step, default=msgspec.UNSET))], gc=False
+            )
             structs.append(struct)
             kind = struct | list[msgspec.Raw] | None | bool | int | float | str
         else:

@@ -44,6 +44,20 @@ class Name(Node, frozen=True):
     path: tuple[PathStep, ...]
 
 
+class Part(Node, frozen=True):
+    """`$[name]`: a part of the struct whose elements are looked at one by one."""
+
+    name: str
+
+
+class StructPart(Node, frozen=True):
+    """`struct[name]`, or `struct[index][name]`; index None for the whole array."""
+
+    struct: str
+    index: int | None
+    name: str
+
+
 class Template(Node, frozen=True):
     """`{name}`."""
 
@@ -89,7 +103,7 @@ class Between(Node, frozen=True):
 
     lower: Node
     lower_inclusive: bool
-    target: Name
+    target: Name | Part
     upper: Node
     upper_inclusive: bool
 
@@ -107,6 +121,14 @@ class LikeNode(Node, frozen=True):
 
     target: Node
     pattern: Node
+
+
+class RegexNode(Node, frozen=True):
+    """`target =~ pattern` or `target !~ pattern`."""
+
+    target: Node
+    pattern: Node
+    negated: bool
 
 
 class ExistsNode(Node, frozen=True):

@@ -6,7 +6,7 @@ A term is a constant, an operand (one value per row), arithmetic on an operand, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -16,9 +16,12 @@ from elanus.expr.constants import type_of
 from elanus.expr.errors import FilterError
 from elanus.expr.lexer import INT64_MAX, INT64_MIN
 from elanus.expr.timestamps import Interval
-from elanus.expr.tree import Operand, OperandKind, Tree
+from elanus.expr.tree import MatchElements, Operand, OperandKind, Tree
 from elanus.model.schema import DYNAMIC_FIELD_NAME, CollectionSchema, FieldSchema
 from elanus.model.types import DataType
+
+_NULL_WORDS: Final = ("null", "NULL")
+_FLOAT_BYTES: Final = 4
 
 
 class Constant(msgspec.Struct, frozen=True):
@@ -39,9 +42,10 @@ class ArithmeticTerm(msgspec.Struct, frozen=True):
 
 
 class LengthTerm(msgspec.Struct, frozen=True):
-    """`array_length(operand)`."""
+    """`array_length(operand)`; `width` as in `LengthCompare`."""
 
     operand: Operand
+    width: int = 0
 
 
 class TimeTerm(msgspec.Struct, frozen=True):
@@ -64,10 +68,12 @@ class ShiftedTerm(msgspec.Struct, frozen=True):
 
 
 class Predicate(msgspec.Struct, frozen=True):
-    """A truth value per row; `sample` is set once `random_sample` was and-ed to it (`tree` None: nothing else was)."""
+    """A truth value per row; `sample` is set once `random_sample` was and-ed to it (`tree` None: nothing else was),
+    `elements` once `element_filter` was, which is part of `tree` too."""
 
     tree: Tree | None
     sample: float | None = None
+    elements: MatchElements | None = None
 
 
 Term: TypeAlias = Constant | Operand | ArithmeticTerm | LengthTerm | TimeTerm | IntervalTerm | ShiftedTerm | Predicate
@@ -92,10 +98,11 @@ def label(term: Term) -> str:
 class Names:
     """Resolves identifiers against one schema."""
 
-    __slots__ = ("_dynamic", "_fields")
+    __slots__ = ("_dynamic", "_fields", "_structs")
 
     def __init__(self, schema: CollectionSchema) -> None:
         self._fields = {field.name: field for field in schema.fields}
+        self._structs = frozenset(struct.name for struct in schema.structs)
         self._dynamic = schema.dynamic
 
     def resolve(self, node: syntax.Name, text: str) -> Operand:
@@ -103,10 +110,44 @@ class Names:
         field = self._fields.get(node.name)
         if field is not None:
             return _declared(field, node, text)
+        if node.name in _NULL_WORDS and not node.path:
+            raise FilterError(
+                "NULL literal is not supported in expressions; use '<field> is null' or '<field> is not null' instead"
+            )
         if self._dynamic is None:
             raise FilterError(f"field {node.name} not exist")
         path = node.path if node.name == DYNAMIC_FIELD_NAME else (node.name, *node.path)
         return Operand(OperandKind.JSON, self._dynamic.field_id, node.name, DataType.JSON, path=path)
+
+    def is_struct(self, name: str) -> bool:
+        """Whether this is a struct array."""
+        return name in self._structs
+
+    def struct_part(self, node: syntax.StructPart, text: str) -> Operand:
+        """The operand `struct[part]` or `struct[index][part]`."""
+        field = self._fields.get(f"{node.struct}[{node.name}]")
+        if field is None:
+            shown = text[node.start : node.end]
+            raise FilterError(f"json key must be enclosed in double quotes or single quotes: {shown}")
+        path = () if node.index is None else (node.index,)
+        return _declared(field, syntax.Name(node.start, node.end, field.name, path), text)
+
+    def counted(self, struct: str) -> tuple[Operand, int]:
+        """A part by which the elements of the struct array are counted, and the bytes of an element if it holds
+        vectors (else 0)."""
+        parts = [field for field in self._fields.values() if field.struct_name == struct]
+        part = next((field for field in parts if field.data_type is DataType.ARRAY), parts[0])
+        width = 0 if part.data_type is DataType.ARRAY else _FLOAT_BYTES * part.dimension
+        return Operand(OperandKind.FIELD, part.field_id, struct, part.data_type, part.element_type), width
+
+    def element(self, struct: str, part: str) -> Operand:
+        """The operand `$[part]`: a value for each element of the struct array."""
+        field = self._fields.get(f"{struct}[{part}]")
+        if field is None:
+            raise FilterError(f"field {part} not exist in struct {struct}")
+        if field.data_type is not DataType.ARRAY:
+            raise FilterError(f"$[{part}] of type {field.data_type.label} cannot be compared")
+        return Operand(OperandKind.FIELD, field.field_id, f"$[{part}]", field.element_type)
 
 
 def _declared(field: FieldSchema, node: syntax.Name, text: str) -> Operand:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,8 @@ from elanus.expr.sets import ValueSet
 from elanus.expr.syntax import PathStep
 from elanus.expr.timestamps import Interval
 from elanus.model.types import DataType
+
+_ELEMENT_COST: Final = 10
 
 
 class OperandKind(Enum):
@@ -81,11 +83,12 @@ class Arithmetic:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LengthCompare:
-    """`array_length(operand) operator value`."""
+    """`array_length(operand) operator value`; `operand` may be a list of vectors, whose elements have `width` bytes."""
 
     operand: Operand
     operator: str
     value: int
+    width: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +168,29 @@ class Spatial:
     test: SpatialTest
 
 
-Leaf: TypeAlias = (
+class Quantity(Enum):
+    """How many elements of a struct array must pass, beside `MatchElements.threshold`."""
+
+    ALL = "all"
+    AT_LEAST = "at least"
+    AT_MOST = "at most"
+    EXACTLY = "exactly"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchElements:
+    """So many elements of a struct array pass `predicate`, whose operands are the parts of one element.
+
+    `operand` is one of the parts, by which the elements are counted.
+    """
+
+    operand: Operand
+    predicate: Tree
+    quantity: Quantity
+    threshold: int = 0
+
+
+RowLeaf: TypeAlias = (
     Compare
     | Arithmetic
     | LengthCompare
@@ -179,6 +204,7 @@ Leaf: TypeAlias = (
     | Contains
     | Spatial
 )
+Leaf: TypeAlias = RowLeaf | MatchElements
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,8 +235,9 @@ Tree: TypeAlias = Always | Leaf | Not | And | Or
 class Filter:
     """A filter ready to run. `root` None matches every row.
 
-    `sample` keeps that share of the rows on which `root` is TRUE. `cache_key` names the filter's result on immutable
-    data; None where the result is not a function of the data.
+    `sample` keeps that share of the rows on which `root` is TRUE. `elements` is the leaf of `root` that was written as
+    `element_filter`: of the rows found, only the elements that pass it are meant. `cache_key` names the filter's result
+    on immutable data; None where the result is not a function of the data.
     """
 
     text: str
@@ -218,6 +245,7 @@ class Filter:
     field_ids: frozenset[int]
     cache_key: str | None
     sample: float | None = None
+    elements: MatchElements | None = None
 
 
 def operands(tree: Tree) -> tuple[Operand, ...]:
@@ -229,6 +257,8 @@ def operands(tree: Tree) -> tuple[Operand, ...]:
             return operands(leaf)
         case ColumnCompare(left, _, right):
             return (left, right)
+        case MatchElements(operand, predicate):
+            return (operand, *operands(predicate))
         case Always():
             return ()
     return (tree.operand,)
@@ -245,6 +275,8 @@ def cost(tree: Tree) -> int:
             return 1
         case ColumnCompare(left, _, right):
             return _operand_cost(left) + _operand_cost(right)
+        case MatchElements(_, predicate):
+            return _ELEMENT_COST * cost(predicate)
         case Like(operand) | Contains(operand):
             return 3 * _operand_cost(operand)
         case InSet(operand) | Arithmetic(operand) | ShiftedCompare(operand):

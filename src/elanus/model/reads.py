@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.columns import Column
 from elanus.model.types import ConsistencyLevel, DataType
+
+ELEMENT_PLACES_ID: Final = -1
 
 
 class Grouping(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +62,32 @@ class VectorQuery(msgspec.Struct, frozen=True, kw_only=True):
     boosting: Boosting | None = None
 
 
+class OrderKey(msgspec.Struct, frozen=True):
+    """One field of an ORDER BY; strings are ordered by their bytes."""
+
+    field_id: int
+    descending: bool = False
+    nulls_first: bool = False
+
+
+class Aggregate(msgspec.Struct, frozen=True):
+    """`function` is count, sum, avg, min or max; `field_id` 0 counts rows."""
+
+    function: str
+    field_id: int = 0
+
+
+class Aggregation(msgspec.Struct, frozen=True):
+    """Aggregates for each combination of values of the grouping fields; without such fields over all rows."""
+
+    group_field_ids: tuple[int, ...]
+    aggregates: tuple[Aggregate, ...]
+
+
 class ShardRead(msgspec.Struct, frozen=True, kw_only=True):
-    """A read of one shard. With `vector`: a search; without: a query of at most `limit` rows in key order (-1: all),
-    or only their number (`count_only`). `partition_ids` None means all. `at_timestamp` 0 means the last applied."""
+    """A read of one shard. With `vector`: a search; without: a query of at most `limit` rows (-1: all) in key order,
+    or in `order`, whose fields are among the output fields; or only the rows' number (`count_only`), or their
+    `aggregation`. `partition_ids` None means all. `at_timestamp` 0 means the last applied."""
 
     vchannel: str
     level: ConsistencyLevel
@@ -77,6 +102,8 @@ class ShardRead(msgspec.Struct, frozen=True, kw_only=True):
     vector: VectorQuery | None = None
     limit: int = -1
     count_only: bool = False
+    order: tuple[OrderKey, ...] = ()
+    aggregation: Aggregation | None = None
     output_field_ids: tuple[int, ...] = ()
     ignore_growing: bool = False
     expire_before: int = 0
@@ -100,11 +127,15 @@ class Hits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """Query results: rows in ascending key order; `row_count` alone when only the number was asked."""
+    """Query results: rows in ascending key order, or in the order asked for; `row_count` alone when only the number was
+    asked. Of a filter that means elements of a struct array, `fields` holds at `ELEMENT_PLACES_ID` for each row the
+    places of its elements that are meant (large_list of int64), and the number is that of elements. Of an aggregation:
+    `groups`, a column for each grouping field and then for each state (see `search.aggregate`)."""
 
     row_count: int
     keys: Column | None = None
     timestamps: np.ndarray | None = None
     fields: dict[int, Column] = {}
+    groups: tuple[Column, ...] = ()
     read_timestamp: int = 0
     read_position: Position = ORIGIN

@@ -333,13 +333,15 @@ class SearchReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueryReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Columns of the matching rows, primary key included."""
+    """Columns of the matching rows, primary key included. `element_places`: of a filter that means elements of a struct
+    array, for each row the places of those (large_list of int64)."""
 
     collection: str
     primary_field: str
     fields: tuple[OutgoingField, ...]
     output_fields: tuple[str, ...]
     session_timestamp: int = 0
+    element_places: Column | None = None
 
 
 # --- flush and compaction -------------------------------------------------------------------------------------------

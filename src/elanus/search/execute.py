@@ -16,7 +16,7 @@ import numpy as np
 
 from elanus.base.doors import Compute, Random
 from elanus.base.errors import check
-from elanus.expr import Filter, parse_filter
+from elanus.expr import Filter, element_places, parse_filter
 from elanus.index.contract import Found as Nearest
 from elanus.index.contract import RowMask
 from elanus.index.multi import MultiVectors
@@ -24,15 +24,18 @@ from elanus.index.plan import SearchRequest, estimate_us, search_planned
 from elanus.index.scored import ScoredVectors
 from elanus.index.vectors import Vectors
 from elanus.model.columns import Column, Rows
-from elanus.model.reads import Found, Hits, ShardRead, VectorQuery
+from elanus.model.reads import ELEMENT_PLACES_ID, Found, Hits, ShardRead, VectorQuery
 from elanus.model.schema import CollectionSchema
 from elanus.model.types import Metric
+from elanus.search.aggregate import no_groups, partial_groups
 from elanus.search.boost import boosted
+from elanus.search.found import merged
 from elanus.search.group import is_among, merge_searched
 from elanus.search.group_values import group_values
 from elanus.search.grouped import GroupedSearch
 from elanus.search.masks import MaskCache, Masking, matching_rows, row_mask
-from elanus.search.reduce import empty_hits, merge_found, merge_hits
+from elanus.search.order import ordered_rows
+from elanus.search.reduce import empty_hits, key_ranks, merge_hits, newest_rows
 from elanus.segment.reader import Reader, Visibility
 from elanus.segment.searchable import query_array
 
@@ -191,28 +194,47 @@ class Execution:
         filter_ = parse_filter(read.filter, schema, read.templates, read.timezone)
         parts = [self._query_one(reader, read, filter_, schema, visibility) for reader in readers]
         timestamp = visibility.timestamp
+        if not parts and read.aggregation is not None:
+            return no_groups(schema, read.aggregation, timestamp)
         if not parts:
             return Found(row_count=0, read_timestamp=timestamp)
-        if read.count_only and all(part.keys is None for part in parts):
+        if read.count_only:
             return Found(row_count=sum(part.row_count for part in parts), read_timestamp=timestamp)
-        return parts[0] if len(parts) == 1 and not readers[0].may_repeat_keys else merge_found(parts, read.limit)
+        return parts[0] if len(parts) == 1 else merged(parts, read)
 
     def _query_one(
         self, reader: Reader, read: ShardRead, filter_: Filter, schema: CollectionSchema, visibility: Visibility
     ) -> Found:
         rows = matching_rows(reader, filter_, visibility, schema, self._masking)
+        timestamp = visibility.timestamp
         if read.count_only:
-            return Found(row_count=len(rows), read_timestamp=visibility.timestamp)
-        sorted_by_key = not reader.may_repeat_keys
-        if sorted_by_key and read.limit >= 0:
+            return Found(row_count=_counted(reader, filter_, rows), read_timestamp=timestamp)
+        if read.aggregation is not None:
+            return partial_groups(reader, rows, read.aggregation, timestamp)
+        if reader.may_repeat_keys:
+            rows = rows[newest_rows(key_ranks(Column(reader.keys).take(rows).values), reader.timestamps[rows], -1)]
+        if read.order:
+            columns = [reader.column(key.field_id).take(rows) for key in read.order]
+            rows = rows[ordered_rows(columns, read.order, np.arange(len(rows)), read.limit)]
+        elif read.limit >= 0:
             rows = rows[: read.limit]
+        fields = {field_id: reader.column(field_id).take(rows) for field_id in read.output_field_ids}
+        if filter_.elements is not None:
+            fields[ELEMENT_PLACES_ID] = Column(element_places(filter_.elements, reader, rows))
         return Found(
             row_count=len(rows),
             keys=Column(reader.keys).take(rows),
             timestamps=reader.timestamps[rows],
-            fields={field_id: reader.column(field_id).take(rows) for field_id in read.output_field_ids},
-            read_timestamp=visibility.timestamp,
+            fields=fields,
+            read_timestamp=timestamp,
         )
+
+
+def _counted(reader: Reader, filter_: Filter, rows: Rows) -> int:
+    """The number of rows, or of the elements that the filter means."""
+    if filter_.elements is None:
+        return len(rows)
+    return len(element_places(filter_.elements, reader, rows).values)
 
 
 def _among_groups(reader: Reader, vector: VectorQuery, mask: RowMask | None) -> RowMask | None:

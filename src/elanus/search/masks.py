@@ -1,8 +1,10 @@
-"""Which rows of a segment a read may see and its filter keeps, with a cache for segments that no longer change.
+"""Which rows of a segment a read may see and its filter keeps, with caches of what cannot change any more.
 
-The outcome of a filter over a sealed segment depends on data that never changes, so it is kept per (segment, filter).
-Its union with the deletes is kept too, under the segment's delete version, as long as the read's timestamp lies above
-everything the segment holds. Both live in one bounded cache, oldest use out first.
+The outcome of a filter over a sealed segment depends on data that never changes, so it is kept per (segment, filter);
+over a growing segment it is kept for the rows that were there, and made longer (see `segment.growing.PrefixMasks`).
+Deletes and time to live are no part of either. The union of a sealed segment's mask with its deletes is kept too, under
+the segment's delete version, as long as the read's timestamp lies above everything the segment holds. What sealed
+segments need lives in one bounded cache, oldest use out first.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import pyarrow as pa
 from elanus.base.doors import Random
 from elanus.expr import Filter, evaluate, primary_key_values
 from elanus.index.contract import RowMask
-from elanus.model.columns import Mask, Rows
+from elanus.model.columns import Column, Mask, Rows
 from elanus.model.schema import CollectionSchema
+from elanus.segment.growing import GrowingReader
 from elanus.segment.reader import Reader, Visibility
 from elanus.segment.sealed import SealedSegment
 
@@ -50,6 +53,16 @@ class MaskCache:
             _, dropped = self._masks.popitem(last=False)
             self._bytes -= dropped.keep.nbytes
 
+    @property
+    def entry_count(self) -> int:
+        """Masks kept."""
+        return len(self._masks)
+
+    @property
+    def nbytes(self) -> int:
+        """Their size."""
+        return self._bytes
+
     def forget_segment(self, segment_id: int) -> None:
         """Drop all masks of a released segment."""
         for key in [key for key in self._masks if key[0] == segment_id]:
@@ -69,10 +82,34 @@ def row_mask(reader: Reader, filter_: Filter, visibility: Visibility, masking: M
     if isinstance(reader, SealedSegment) and filter_.cache_key is not None:
         return _sealed_mask(reader, filter_, visibility, masking.cache)
     mask = reader.visible(visibility)
-    if filter_.root is not None:
-        kept = evaluate(filter_, reader, chance=masking.chance)
+    if filter_.sample is not None:
+        # Sampled are the rows that can be seen, so that a deleted one takes nobody's place.
+        mask = evaluate(filter_, reader, chance=masking.chance, among=mask)
+    elif filter_.root is not None:
+        kept = _growing_mask(reader, filter_) if isinstance(reader, GrowingReader) else evaluate(filter_, reader)
         mask = kept if mask is None else mask & kept
     return None if mask is None else RowMask.of(mask)
+
+
+class _Tail:
+    """The rows of a reader from one on, as a source."""
+
+    def __init__(self, reader: Reader, start: int) -> None:
+        self._reader = reader
+        self._start = start
+        self.row_count = reader.row_count - start
+
+    def column(self, field_id: int) -> Column:
+        """All values of one field."""
+        return self._reader.column(field_id).slice(self._start, self._reader.row_count)
+
+
+def _growing_mask(reader: GrowingReader, filter_: Filter) -> Mask:
+    if filter_.cache_key is None:
+        return evaluate(filter_, reader)
+    return reader.segment.masks.of(
+        filter_.cache_key, reader.row_count, lambda start: evaluate(filter_, _Tail(reader, start))
+    )
 
 
 def _sealed_mask(segment: SealedSegment, filter_: Filter, visibility: Visibility, cache: MaskCache) -> RowMask | None:
@@ -120,6 +157,4 @@ def matching_rows(
     rows = np.unique(reader.find(pa.array(keys, pa.large_string()) if isinstance(keys, list) else keys)[1])
     if len(rows) == 0:
         return rows
-    kept = evaluate(filter_, reader, rows, masking.chance)
-    visible = reader.visible(visibility, rows)
-    return rows[kept if visible is None else kept & visible]
+    return rows[evaluate(filter_, reader, rows, masking.chance, reader.visible(visibility, rows))]

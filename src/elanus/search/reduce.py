@@ -116,6 +116,17 @@ def merge_found(parts: Sequence[Found], limit: int) -> Found:
     )
 
 
+def taken_rows(found: Found, rows: Rows) -> Found:
+    """These rows of a query's answer, in this order."""
+    return msgspec.structs.replace(
+        found,
+        row_count=len(rows),
+        keys=None if found.keys is None else found.keys.take(rows),
+        timestamps=None if found.timestamps is None else found.timestamps[rows],
+        fields={field_id: column.take(rows) for field_id, column in found.fields.items()},
+    )
+
+
 def newest_rows(ranks: Rows, timestamps: npt.NDArray[np.uint64], limit: int) -> Rows:
     """Row numbers in key order, for each key the one with the largest timestamp, at most `limit` (-1: all)."""
     order = np.lexsort((timestamps, ranks))

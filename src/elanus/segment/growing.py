@@ -6,6 +6,8 @@ the row count, so a `GrowingReader` taken at n rows stays true while rows n, n+1
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from elanus.base.errors import check
+from elanus.base.limits import MIB
 from elanus.index.contract import VectorIndex
 from elanus.index.scored import ScoredVectors
 from elanus.index.vectors import Vectors, as_float32, squared_norms
@@ -25,7 +28,10 @@ from elanus.segment.keys import KeyRuns
 from elanus.segment.reader import Visibility, missing_column, visible_rows
 from elanus.segment.searchable import DENSE_TYPES, searchable
 
+PREFIX_MASKS_MAX: Final = 64
+PREFIX_MASK_BYTES_MAX: Final = 16 * MIB
 _ROWS_MIN: Final = 1024
+_NO_ROWS: Final = np.zeros(0, np.bool_)
 
 
 class _Array:
@@ -103,6 +109,7 @@ class GrowingSegment:
         self._squares: dict[int, _Array] = {}
         self._searchable: dict[int, Vectors | ScoredVectors] = {}
         self._keys = KeyRuns()
+        self.masks = PrefixMasks()
 
     def append(self, batch: Batch, partition_ids: Rows, timestamp: int, position: Position) -> None:
         """Add the rows of one record. Fields the batch lacks (older schema) get their default or null."""
@@ -197,6 +204,30 @@ class GrowingSegment:
     def reader(self) -> GrowingReader:
         """The segment as it is now."""
         return GrowingReader(self, self.row_count)
+
+
+class PrefixMasks:
+    """By filter, the mask of the first rows of a growing segment; made longer when more rows are asked about.
+
+    A row's values never change, so the mask of a prefix stays true; deletes and visibility are no part of it. Bounded
+    in entries and bytes, oldest use out first. Not for several threads.
+    """
+
+    def __init__(self) -> None:
+        self._masks: OrderedDict[str, Mask] = OrderedDict()
+        self._bytes = 0
+
+    def of(self, key: str, row_count: int, evaluated: Callable[[int], Mask]) -> Mask:
+        """The mask of the first `row_count` rows; `evaluated` is asked about those from a row on."""
+        known = self._masks.pop(key, _NO_ROWS)
+        self._bytes -= known.nbytes
+        if len(known) < row_count:
+            known = np.concatenate((known, evaluated(len(known))))
+        self._masks[key] = known
+        self._bytes += known.nbytes
+        while len(self._masks) > PREFIX_MASKS_MAX or self._bytes > PREFIX_MASK_BYTES_MAX:
+            self._bytes -= self._masks.popitem(last=False)[1].nbytes
+        return known[:row_count]
 
 
 class GrowingReader:

@@ -10,7 +10,7 @@ import numpy as np
 
 from elanus.model.requests import MutationReply, QueryReply, SearchReply
 from elanus.wire import pack
-from elanus.wire.encode_fields import encode_field, encode_fields, encode_keys
+from elanus.wire.encode_fields import encode_element_indices, encode_field, encode_fields, encode_keys
 
 _SUCCESS: Final = pack.chunk(1, b"")
 _CACHED_ROW_NUMBERS: Final = 1 << 14
@@ -68,6 +68,8 @@ def query(reply: QueryReply) -> bytes:
     parts += [pack.chunk(4, name.encode()) for name in reply.output_fields]
     parts.append(pack.integer(5, reply.session_timestamp))
     parts.append(pack.text(6, reply.primary_field))
+    if reply.element_places is not None:
+        parts.append(encode_element_indices(7, reply.element_places))
     return b"".join(parts)
 
 

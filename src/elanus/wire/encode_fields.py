@@ -107,6 +107,19 @@ def encode_keys(keys: Column) -> bytes:
     return pack.chunk(2, _strings(values))
 
 
+def encode_element_indices(number: int, places: Column) -> bytes:
+    """A repeated `ElementIndices` field of that number, from lists of integers."""
+    if isinstance(places.values, np.ndarray):
+        raise InvariantError("places of elements are not lists")
+    offsets = np.asarray(places.values.offsets)
+    flat = np.asarray(places.values.values)[offsets[0] : offsets[-1]]
+    content, lengths = pack.packed_varint_rows(flat)
+    rows = pack.group_lengths(lengths, offsets - offsets[0])
+    for field in (1, 1, number):
+        content, rows = pack.delimited(field, rows, content)
+    return content.tobytes()
+
+
 # --- scalars --------------------------------------------------------------------------------------------------------
 def _scalars(field: FieldSchema, values: Values) -> list[pack.Part]:
     """A `ScalarField` message."""

@@ -23,9 +23,9 @@ from elanus.nodes.proxy.consistency import Freshness, freshness
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.forms import clock_of
 from elanus.nodes.proxy.grouping import grouping_of
-from elanus.nodes.proxy.outputs import expanded
+from elanus.nodes.proxy.outputs import expanded, outgoing
 from elanus.nodes.proxy.plan import SearchPlan, check_round_decimal, search_plan
-from elanus.nodes.proxy.reads import Reader, outgoing, outgoing_groups, query_count_of, with_input
+from elanus.nodes.proxy.reads import Reader, outgoing_groups, query_count_of, with_input
 from elanus.nodes.proxy.reduce import page_of, rounded_half_up
 from elanus.nodes.proxy.routes import Routes
 from elanus.nodes.proxy.stored_vectors import no_hits, spread

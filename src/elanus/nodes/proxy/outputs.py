@@ -6,9 +6,16 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
+import pyarrow as pa
+
+from elanus.model.columns import NUMPY_DTYPES, Column, arrow_type
 from elanus.model.errors import RequestError
+from elanus.model.requests import OutgoingField
 from elanus.model.schema import DYNAMIC_FIELD_NAME, FieldSchema
+from elanus.model.types import DataType
 from elanus.nodes.proxy.entry import CollectionEntry
+from elanus.nodes.proxy.forms import Clock, shown
 
 _DYNAMIC_NAME: Final = re.compile(r"""(?:\w+|\$meta)(?:\[(?:"[^"]*"|'[^']*'|\d+)\])*""")
 
@@ -77,3 +84,25 @@ def _shown(name: str) -> str:
     if name.startswith(DYNAMIC_FIELD_NAME + "["):
         return name[len(DYNAMIC_FIELD_NAME) + 1 :].rstrip("]").strip("\"'")
     return name
+
+
+def outgoing(
+    fields: Sequence[FieldSchema], columns: dict[int, Column], row_count: int, clock: Clock
+) -> tuple[OutgoingField, ...]:
+    """The reply's columns as clients see them; a result without rows may come without columns."""
+    if not fields:
+        return ()
+    if row_count == 0:
+        return tuple(shown(field, columns.get(field.field_id) or empty_column(field), clock) for field in fields)
+    return tuple(shown(field, columns[field.field_id], clock) for field in fields)
+
+
+def empty_column(field: FieldSchema) -> Column:
+    """No rows of the field."""
+    dtype = NUMPY_DTYPES.get(field.data_type)
+    if dtype is None:
+        return Column(pa.array([], arrow_type(field.data_type, field.element_type)))
+    if not field.data_type.is_vector:
+        return Column(np.empty(0, dtype))
+    width = field.dimension // 8 if field.data_type is DataType.BINARY_VECTOR else field.dimension
+    return Column(np.empty((0, width), dtype))

@@ -8,42 +8,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
 from elanus.base.doors import Doors
-from elanus.base.limits import OUTPUT_BYTES_MAX, QUERY_COUNT_MAX, RESULT_WINDOW_MAX
+from elanus.base.limits import QUERY_COUNT_MAX
 from elanus.functions.rankers import MAX, AnyRanker
 from elanus.functions.score_parameters import boosting_of, check_search_count, ranker_of
-from elanus.model.columns import NUMPY_DTYPES, Column, Rows, arrow_type
+from elanus.model.columns import Column, Rows
 from elanus.model.errors import BadParameterError, RequestError, UnsupportedError
 from elanus.model.reads import Boosting, Found, Grouping, Hits, ShardRead, VectorQuery
 from elanus.model.requests import FunctionScore, OutgoingField, QueryReply, QueryRequest, SearchReply, SearchRequest
-from elanus.model.schema import FieldSchema
-from elanus.model.types import DataType, Metric
+from elanus.model.types import Metric
 from elanus.nodes.contracts import Shard
 from elanus.nodes.proxy.consistency import Freshness, freshness
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.fill import FurtherRead, filled, further_reads, needs_filling
 from elanus.nodes.proxy.filters import checked_filter, is_always_true, listed_keys, pinned_partitions
-from elanus.nodes.proxy.forms import Clock, clock_of, shown
+from elanus.nodes.proxy.forms import Clock, shown
 from elanus.nodes.proxy.grouping import grouped_field
 from elanus.nodes.proxy.isolation import check_pinned
 from elanus.nodes.proxy.iterate import bounded, last_bound
-from elanus.nodes.proxy.outputs import expanded
-from elanus.nodes.proxy.plan import SearchPlan, boolean, checked_queries, integer, search_plan
-from elanus.nodes.proxy.reduce import page_of, reduce_found, reduce_hits, rounded
+from elanus.nodes.proxy.outputs import outgoing
+from elanus.nodes.proxy.plan import SearchPlan, checked_queries, search_plan
+from elanus.nodes.proxy.query_plan import query_plan
+from elanus.nodes.proxy.query_reply import check_elements, query_reply
+from elanus.nodes.proxy.reduce import merge_parts, page_of, reduce_hits, rounded
 from elanus.nodes.proxy.routes import Routes
 from elanus.nodes.proxy.routing import shards_of
 from elanus.nodes.proxy.stored_vectors import no_hits, read_of_ids, spread, with_vectors
 from elanus.search.fuse import GroupOrder, fuse
 from elanus.search.reduce import best_elements
-
-COUNT_FIELD: Final = FieldSchema(field_id=0, name="count(*)", data_type=DataType.INT64)
-_REFUSED_QUERY_KEYS: Final = ("order_by_fields", "group_by_fields")
 
 
 class Reader:
@@ -94,6 +90,8 @@ class Reader:
         partition_ids, bound = plan.partition_ids, None
         if request.filter:
             bound = checked_filter(entry, request.filter, request.templates, zone=plan.clock.zone)
+            if bound.elements is not None:
+                raise UnsupportedError("element_filter in a search")
             partition_ids = pinned_partitions(entry, bound, partition_ids)
         check_pinned(entry, bound)
         queries = checked_queries(plan, request)
@@ -134,7 +132,8 @@ class Reader:
         if plan.finds_elements:
             raise UnsupportedError("boost ranker over the elements of a struct array")
         for boost in boosting.boosts:
-            checked_filter(entry, boost.filter, {}, zone=plan.clock.zone)
+            if checked_filter(entry, boost.filter, {}, zone=plan.clock.zone).elements is not None:
+                raise UnsupportedError("element_filter in a boost")
         return boosting
 
     async def with_stored_vectors(
@@ -145,7 +144,7 @@ class Reader:
         read = read_of_ids(entry, request.ids, plan, fresh)
         read = msgspec.structs.replace(read, expire_before=self._expire_before(entry))
         parts = await self.query_shards(_owners(entry, request.ids), read)
-        return with_vectors(request, plan.field, reduce_found(parts, -1, 0))
+        return with_vectors(request, plan.field, merge_parts(parts, read))
 
     async def searched(self, entry: CollectionEntry, reads: Sequence[ShardRead]) -> list[Hits]:
         """The hits of each read. A shard answers all reads at one timestamp."""
@@ -207,22 +206,15 @@ class Reader:
         return entry.expire_before(self._doors.clock.now_ms()) if entry.ttl_ms else 0
 
     async def _query(self, entry: CollectionEntry, request: QueryRequest) -> QueryReply:
-        params = request.params
-        _check_query_params(entry, request)
+        plan = query_plan(entry, request)
         entry.check_partitions(request.partitions)
         entry.require_loaded("query")
-        clock = clock_of(params, entry.timezone)
-        bound = checked_filter(entry, request.filter, request.templates, zone=clock.zone)
-        limit, offset = _window(request)
-        is_count = _is_count(request)
-        if is_count and "limit" in params:
-            raise BadParameterError("count entities with pagination is not allowed")
-        if not is_count and limit < 0 and is_always_true(bound):
+        bound = checked_filter(entry, request.filter, request.templates, zone=plan.clock.zone)
+        if plan.needs_limit and plan.limit < 0 and is_always_true(bound):
             raise BadParameterError("empty expression should be used with limit")
+        check_elements(plan, bound)
         partition_ids = pinned_partitions(entry, bound, entry.partitions_to_read(request.partitions, "query"))
-        is_iterator = boolean(params, {}, "iterator", "value for iterator field is invalid")
-        fresh = freshness(request.consistency, entry, is_iterator=is_iterator)
-        outputs = expanded(entry, () if is_count else request.output_fields, with_primary=True)
+        fresh = freshness(request.consistency, entry, is_iterator=plan.is_iterator)
         read = ShardRead(
             vchannel=entry.shards[0].vchannel,
             level=fresh.level,
@@ -231,25 +223,17 @@ class Reader:
             partition_ids=partition_ids,
             filter=request.filter,
             templates=request.templates,
-            timezone=clock.zone,
-            limit=limit + offset if limit >= 0 else -1,
-            count_only=is_count,
-            output_field_ids=() if is_count else outputs.ids,
-            ignore_growing=boolean(params, {}, "ignore_growing", "parse ignore growing field failed"),
+            timezone=plan.clock.zone,
+            limit=plan.row_limit,
+            count_only=plan.is_count,
+            order=plan.order if plan.aggregation is None else (),
+            aggregation=plan.aggregation,
+            output_field_ids=plan.read_ids,
+            ignore_growing=plan.ignore_growing,
             expire_before=self._expire_before(entry),
         )
         parts = await self.query_shards(_owners(entry, listed_keys(entry, bound, exact=False)), read)
-        if is_count:
-            return _count_reply(entry, parts)
-        found = reduce_found(parts, limit, offset)
-        _check_output_size(found)
-        return QueryReply(
-            collection=entry.name,
-            primary_field=entry.primary.name,
-            fields=outgoing(outputs.fields, found.fields, found.row_count, clock),
-            output_fields=outputs.names,
-            session_timestamp=max(part.read_timestamp for part in parts),
-        )
+        return query_reply(entry, plan, read, parts)
 
     async def query_shards(self, shards: Sequence[Shard], read: ShardRead) -> Sequence[Found]:
         """The answers of these shards, in their order."""
@@ -304,77 +288,3 @@ def query_count_of(request: SearchRequest) -> int:
     if request.query_count not in (0, count):
         raise RequestError(f"nq [{request.query_count}] is not the number of vectors sent, {count}")
     return count
-
-
-def _check_query_params(entry: CollectionEntry, request: QueryRequest) -> None:
-    for key in _REFUSED_QUERY_KEYS:
-        if request.params.get(key):
-            raise UnsupportedError(f"query option {key}")
-    boolean(request.params, {}, "reduce_stop_for_best", "value for reduce_stop_for_best is invalid")
-    asked = request.params.get("collection_id", "")
-    if asked and asked != str(entry.collection_id):
-        raise BadParameterError(
-            "Input collection id is not consistent to collectionID in the context,alias or database may have changed"
-        )
-
-
-def _window(request: QueryRequest) -> tuple[int, int]:
-    """Limit (-1: none) and offset. An offset without a limit has no meaning and is left out."""
-    if not request.params.get("limit"):
-        return -1, 0
-    fault = "invalid max query result window, "
-    limit, offset = integer(request.params, "limit", None), integer(request.params, "offset", 0)
-    if limit <= 0:
-        raise RequestError(f"{fault}limit [{limit}] is invalid, should be greater than 0")
-    if offset < 0:
-        raise RequestError(f"{fault}offset [{offset}] is invalid, should be gte than 0")
-    if limit + offset > RESULT_WINDOW_MAX:
-        raise RequestError(
-            f"{fault}(offset+limit) should be in range [1, {RESULT_WINDOW_MAX}], but got {limit + offset}"
-        )
-    return limit, offset
-
-
-def _is_count(request: QueryRequest) -> bool:
-    counts = [name for name in request.output_fields if name.lower() == COUNT_FIELD.name]
-    if counts and len(request.output_fields) > 1:
-        raise BadParameterError(f"{COUNT_FIELD.name} must be the only output field")
-    return bool(counts)
-
-
-def _check_output_size(found: Found) -> None:
-    if sum(column.nbytes for column in found.fields.values()) > OUTPUT_BYTES_MAX:
-        raise RequestError(f"query results exceed the maxOutputSize Limit {OUTPUT_BYTES_MAX}")
-
-
-def _count_reply(entry: CollectionEntry, parts: Sequence[Found]) -> QueryReply:
-    count = sum(part.row_count for part in parts)
-    return QueryReply(
-        collection=entry.name,
-        primary_field=entry.primary.name,
-        fields=(OutgoingField(COUNT_FIELD, Column(np.array([count], np.int64))),),
-        output_fields=(COUNT_FIELD.name,),
-        session_timestamp=max(part.read_timestamp for part in parts),
-    )
-
-
-def outgoing(
-    fields: Sequence[FieldSchema], columns: dict[int, Column], row_count: int, clock: Clock
-) -> tuple[OutgoingField, ...]:
-    """The reply's columns as clients see them; a result without rows may come without columns."""
-    if not fields:
-        return ()
-    if row_count == 0:
-        return tuple(shown(field, columns.get(field.field_id) or empty_column(field), clock) for field in fields)
-    return tuple(shown(field, columns[field.field_id], clock) for field in fields)
-
-
-def empty_column(field: FieldSchema) -> Column:
-    """No rows of the field."""
-    dtype = NUMPY_DTYPES.get(field.data_type)
-    if dtype is None:
-        return Column(pa.array([], arrow_type(field.data_type, field.element_type)))
-    if not field.data_type.is_vector:
-        return Column(np.empty(0, dtype))
-    width = field.dimension // 8 if field.data_type is DataType.BINARY_VECTOR else field.dimension
-    return Column(np.empty((0, width), dtype))

@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 
 from elanus.model.columns import Column
-from elanus.model.reads import Found, Hits, VectorQuery
+from elanus.model.reads import Found, Hits, ShardRead, VectorQuery
+from elanus.search.found import merged
 from elanus.search.group import group_positions, merge_searched
-from elanus.search.reduce import merge_found, position_in_run, taken
+from elanus.search.reduce import position_in_run, taken
 
 
 def reduce_hits(parts: Sequence[Hits], vector: VectorQuery) -> Hits:
@@ -45,9 +46,13 @@ def rounded_half_up(scores: np.ndarray, decimals: int) -> np.ndarray:
     return (np.floor(scores.astype(np.float64) * factor + 0.5) / factor).astype(np.float32)
 
 
-def reduce_found(parts: Sequence[Found], limit: int, offset: int) -> Found:
-    """Rows [offset, offset + limit) in key order (limit -1: all), of each key the newest."""
-    found = parts[0] if len(parts) == 1 else merge_found(parts, -1 if limit < 0 else limit + offset)
+def merge_parts(parts: Sequence[Found], read: ShardRead) -> Found:
+    """The shards' answers as one: of each key the newest row, in the order of the read."""
+    return parts[0] if len(parts) == 1 else merged(parts, read)
+
+
+def cut_found(found: Found, limit: int, offset: int) -> Found:
+    """Rows [offset, offset + limit); limit -1: all."""
     if limit < 0 or (not offset and found.row_count <= limit):
         return found
     start, stop = min(offset, found.row_count), min(offset + limit, found.row_count)

@@ -28,8 +28,8 @@ from elanus.nodes.contracts import DeleteRange, Query, SegmentLoad, SegmentRead
 from elanus.nodes.streaming.channel import Channel
 from elanus.nodes.streaming.shard import Shard, View
 from elanus.search.execute import Execution
+from elanus.search.found import merged
 from elanus.search.group import merge_searched
-from elanus.search.reduce import merge_found
 from elanus.segment.reader import Reader, Visibility
 
 BOUNDED_STALENESS_S: Final = 5.0
@@ -110,8 +110,8 @@ class Delegator:
         if read.count_only:
             total = sum(part.row_count for part in parts)
             return Found(row_count=total, read_timestamp=parts[0].read_timestamp, read_position=position)
-        merged = parts[0] if len(parts) == 1 else merge_found(parts, read.limit)
-        return msgspec.structs.replace(merged, read_position=position)
+        found = parts[0] if len(parts) == 1 else merged(parts, read)
+        return msgspec.structs.replace(found, read_position=position)
 
     # --- one read, repeated on newer views --------------------------------------------------------------------------
     async def _read(

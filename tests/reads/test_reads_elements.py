@@ -83,6 +83,16 @@ def test_elements_of_filtered_rows(client: MilvusClient, structs: Structs) -> No
     assert [(hit["id"], hit["offset"]) for hit in hits] == [(key, place) for _, key, place in expected]
 
 
+@pytest.mark.parametrize("text", ["element_filter(s, $[n] % 2 == 1)", "id > 25 and element_filter(s, $[n] % 2 == 1)"])
+def test_filtered_elements(client: MilvusClient, structs: Structs, text: str) -> None:
+    low = 25 if "id" in text else -1
+    for _ in range(2):
+        (hits,) = client.search("s", QUERIES[:1], anns_field="s[v]", limit=20, filter=text)
+        every = elements_by_score(structs, QUERIES[0], "v", "cosine")
+        expected = [(key, place) for _, key, place in every if place % 2 == 1 and key > low][:20]
+        assert [(hit["id"], hit["offset"]) for hit in hits] == expected
+
+
 def test_fusion_takes_the_best_element_of_a_row(client: MilvusClient, structs: Structs) -> None:
     query, plain = QUERIES[0], [30.0, 0.0, 0.0, 0.0]
     depth = 25

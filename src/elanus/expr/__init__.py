@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from elanus.expr.errors import FilterError
-from elanus.expr.evaluate import element_places, evaluate
+from elanus.expr.evaluate import element_mask, element_places, evaluate
 from elanus.expr.filters import field_values, parse_filter, primary_key_values
 from elanus.expr.source import ShredCache, ShredSource, SortedSource, Source
 from elanus.expr.tree import Filter
@@ -15,6 +15,7 @@ __all__ = [
     "ShredSource",
     "SortedSource",
     "Source",
+    "element_mask",
     "element_places",
     "evaluate",
     "field_values",

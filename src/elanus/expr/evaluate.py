@@ -63,6 +63,12 @@ def _truth(leaf: Leaf, scope: Scope) -> Truth:
     return Truth(enough(leaf, source, passing), scope.column(leaf.operand.field_id).valid)
 
 
+def element_mask(leaf: MatchElements, source: Source) -> Mask:
+    """Which elements of all rows, row after row, pass."""
+    elements = ElementSource(Scope(source, None), leaf.operand.field_id)
+    return _true_rows(leaf.predicate, Scope(elements, None))
+
+
 def element_places(leaf: MatchElements, source: Source, rows: Rows) -> pa.Array:
     """For each of these rows the places of its elements that pass, ascending, as large_list<int64>."""
     elements = ElementSource(Scope(source, rows), leaf.operand.field_id)

@@ -33,7 +33,7 @@ from elanus.search.found import merged
 from elanus.search.group import is_among, merge_searched
 from elanus.search.group_values import group_values
 from elanus.search.grouped import GroupedSearch
-from elanus.search.masks import MaskCache, Masking, matching_rows, row_mask
+from elanus.search.masks import MaskCache, Masking, among_elements, matching_rows, row_mask
 from elanus.search.order import ordered_rows
 from elanus.search.reduce import empty_hits, key_ranks, merge_hits, newest_rows
 from elanus.segment.reader import Reader, Visibility
@@ -111,7 +111,7 @@ class Execution:
             mask = _among_groups(reader, vector, self._mask(reader, filter_, visibility, vector.field_id))
             lists = _lists(reader, vector)
             if lists is not None:
-                mask = lists.elements_in(mask)
+                mask = among_elements(reader, filter_, lists.elements_in(mask), self.masks)
             if mask is None or mask.count:
                 one = _SegmentSearch(reader, vector, mask, boosts, lists)
                 parts.append(await (self._search_groups(one, read) if vector.grouping else self._search_one(one, read)))

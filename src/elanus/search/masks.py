@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from elanus.base.doors import Random
-from elanus.expr import Filter, evaluate, primary_key_values
+from elanus.expr import Filter, element_mask, evaluate, primary_key_values
 from elanus.index.contract import RowMask
 from elanus.model.columns import Column, Mask, Rows
 from elanus.model.schema import CollectionSchema
@@ -144,6 +144,19 @@ def _filter_mask(segment: SealedSegment, filter_: Filter, cache: MaskCache) -> M
         known = RowMask.of(evaluate(filter_, segment))
         cache.put(key, known)
     return known.keep
+
+
+def among_elements(reader: Reader, filter_: Filter, mask: RowMask | None, cache: MaskCache) -> RowMask | None:
+    """Of the elements in `mask` (None: all of the reader's) those that an `element_filter` means."""
+    if filter_.elements is None:
+        return mask
+    key = (reader.entry.segment_id, filter_.cache_key, "elements") if isinstance(reader, SealedSegment) else None
+    passing = None if key is None else cache.get(key)
+    if passing is None:
+        passing = RowMask.of(element_mask(filter_.elements, reader))
+        if key is not None:
+            cache.put(key, passing)
+    return passing if mask is None else RowMask.of(mask.keep & passing.keep)
 
 
 def matching_rows(

@@ -21,6 +21,7 @@ from elanus.model.columns import Column
 from elanus.model.errors import BadParameterError, RequestError
 from elanus.model.schema import DYNAMIC_FIELD_NAME
 from elanus.nodes.proxy.entry import CollectionEntry
+from elanus.nodes.proxy.plan import SearchPlan
 from elanus.nodes.proxy.routing import hashed_partitions, numbered_partitions
 
 
@@ -41,6 +42,18 @@ def checked_filter(
         reason = "dynamic field is not loaded" if name == DYNAMIC_FIELD_NAME else f"field {name} is not loaded"
         raise BadParameterError(f"failed to create {plan} plan: cannot parse expression: {text}, error: {reason}")
     return bound
+
+
+def check_searched_elements(plan: SearchPlan, bound: Filter) -> None:
+    """A search with `element_filter` finds elements of that same struct array."""
+    if bound.elements is None:
+        return
+    struct = bound.elements.operand.name
+    if not plan.finds_elements or plan.field.struct_name != struct:
+        raise BadParameterError(
+            f"element_filter over {struct} needs a search of one of its vectors element by element, "
+            f"got: {plan.field.name} by {plan.metric}"
+        )
 
 
 def is_always_true(bound: Filter) -> bool:

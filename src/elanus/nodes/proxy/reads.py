@@ -25,7 +25,13 @@ from elanus.nodes.contracts import Shard
 from elanus.nodes.proxy.consistency import Freshness, freshness
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.fill import FurtherRead, filled, further_reads, needs_filling
-from elanus.nodes.proxy.filters import checked_filter, is_always_true, listed_keys, pinned_partitions
+from elanus.nodes.proxy.filters import (
+    check_searched_elements,
+    checked_filter,
+    is_always_true,
+    listed_keys,
+    pinned_partitions,
+)
 from elanus.nodes.proxy.forms import Clock, shown
 from elanus.nodes.proxy.grouping import grouped_field
 from elanus.nodes.proxy.isolation import check_pinned
@@ -90,8 +96,7 @@ class Reader:
         partition_ids, bound = plan.partition_ids, None
         if request.filter:
             bound = checked_filter(entry, request.filter, request.templates, zone=plan.clock.zone)
-            if bound.elements is not None:
-                raise UnsupportedError("element_filter in a search")
+            check_searched_elements(plan, bound)
             partition_ids = pinned_partitions(entry, bound, partition_ids)
         check_pinned(entry, bound)
         queries = checked_queries(plan, request)

@@ -50,6 +50,7 @@ class RoleProcess:
         self._log = log
         self.process: subprocess.Popen[str] | None = None
         self.node_id = 0
+        self.address = ""
 
     def start(self) -> None:
         """Start it; `wait_ready` waits."""
@@ -68,6 +69,7 @@ class RoleProcess:
         assert self.process is not None and self.process.stdout is not None
         line = self.process.stdout.readline()
         assert f" {self.role} " in line, f"{self.name} said {line!r}; {self.said()[-2000:]}"
+        self.address = line.partition(" on ")[2].split(",")[0].strip()
         self.node_id = int(line.partition(f" {self.role} ")[2].split()[0])
 
     @property

@@ -11,10 +11,10 @@ unexport PYTHONDONTWRITEBYTECODE
 WORDS ?=
 ARGS ?=
 
-.PHONY: help setup demo serve test check ci bench clean lint types
+.PHONY: help setup demo serve test test-cluster check ci bench clean lint types
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  Variables: PYTHON=... (interpreter)  WORDS=\"...\" (your own search, make demo)  ARGS=\"...\" (make serve, make bench)  PART=filters (make bench: filters beside DuckDB and pyarrow)"
 
@@ -46,6 +46,10 @@ ci: lint types ## What `make test` leaves out: checks, drills, bare machine, whe
 	@CI=1 $(PY) -m pytest -m drill
 	@$(PY) tools/check_wheel.py
 	@sh tools/check_bare_root.sh
+
+test-cluster: $(READY) ## A real cluster on this machine, killed and cut in every way: under 25 minutes; part of `make ci`
+	@sh tools/cluster_services.sh
+	@CI=1 $(PY) -m pytest -s tests/cluster
 
 bench: $(READY) ## Compare speed, recall and memory with Milvus, milvus-lite and faiss
 	@$(PY) -m bench$(if $(PART),.$(PART)) $(ARGS)

@@ -34,6 +34,7 @@ BUSY = {
     "segment.flush_idle_s": "0.5",
     "compaction.retention_ms": "0",
     "log.pchannel_count": "4",
+    "cluster.cache_bytes_max": "2097152",
     "compute.serving_threads": "1",
     "index.build_threads": "1",
 }

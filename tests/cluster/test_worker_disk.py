@@ -1,7 +1,7 @@
 """Workers with a read-only root file system and one writable folder serve; nothing is lost with that folder.
 
-Each process runs in a mount namespace of its own in which everything but its cache folder, `/dev` and `/proc` is mounted
-read-only, `/tmp` and the home folder included.
+Each process runs in a mount namespace of its own in which everything but its cache folder, `/dev` and `/proc` is
+mounted read-only, `/tmp` and the home folder included.
 """
 
 from __future__ import annotations

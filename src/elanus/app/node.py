@@ -23,11 +23,14 @@ from elanus.app.settings import ClusterSettings, Settings, SettingsError
 from elanus.app.stores import open_log, open_meta, open_objects
 from elanus.meta.store import MetaStore
 from elanus.nodes.contracts import Process, ProcessStatus
+from elanus.objects.cache import CacheLimits, open_cache
+from elanus.objects.store import ObjectStore
 from elanus.wire.internal import GrpcTransport, Link, Tls
 from elanus.wire.server import GrpcServer
 
 KEEP_ALIVE_S_MIN = 0.25
 NO_LIMIT = 1 << 62
+CACHING_ROLES = ("query", "data")
 
 
 class Node:
@@ -70,7 +73,7 @@ class Node:
         footing = Footing(
             host.doors,
             self._meta,
-            objects,
+            await self._cached(objects),
             open_log(host.doors, cluster.wal, objects),
             host.events,
             settings,
@@ -89,6 +92,14 @@ class Node:
         self.address = self.process.address.partition("#")[0]
         if self.process.proxy is not None:
             await self._listen()
+
+    async def _cached(self, objects: ObjectStore) -> ObjectStore:
+        """The objects behind the cache folder, for roles that read whole files; the log never reads through it."""
+        cluster = self._settings.cluster
+        if not cluster.cache or self.role_name not in CACHING_ROLES or cluster.store.startswith("file:"):
+            return objects
+        limits = CacheLimits(disk_bytes_max=cluster.cache_bytes_max)
+        return await open_cache(self._host.doors, objects, f"{absolute(cluster.cache)}/objects", limits)
 
     async def _listen(self) -> None:
         server, host = self._settings.server, self._host
@@ -142,10 +153,15 @@ class Node:
         await self._host.close()
 
 
+def absolute(path: str) -> str:
+    """`path` from the root on."""
+    return os.path.abspath(path)
+
+
 def use_cache(folder: str) -> None:
     """Let libraries keep compiled code and temporary files in this folder and nowhere else."""
     for variable, name in (("TMPDIR", "temporary"), ("XDG_CACHE_HOME", "kept")):
-        path = os.path.join(os.path.abspath(folder), name)
+        path = os.path.join(absolute(folder), name)
         os.makedirs(path, mode=0o700, exist_ok=True)
         os.environ[variable] = path
 

@@ -197,6 +197,12 @@ class ClusterSettings(Section, frozen=True, kw_only=True):
             "Empty: the user's own cache folder."
         ),
     ] = ""
+    cache_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=MIB, description="Objects of a remote store that a process keeps in its cache folder, the least used go."
+        ),
+    ] = 16 * GIB
     host: Annotated[str, Meta(description="Address on which a process listens for the others.")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="Port for the others; 0 takes a free one.")] = 0
     advertise: Annotated[

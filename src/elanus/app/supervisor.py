@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import socket
@@ -190,8 +189,3 @@ async def _wait_listening(port: int, process: asyncio.subprocess.Process) -> Non
 def flag_words(flags: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """`--flag value` for each pair."""
     return tuple(word for flag, value in flags for word in (flag, value))
-
-
-def absolute(path: str) -> str:
-    """`path` from the root on."""
-    return os.path.abspath(path)

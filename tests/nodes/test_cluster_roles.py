@@ -287,3 +287,152 @@ def test_without_a_coordinator_reads_go_on_and_writes_until_the_window_ends(clus
         assert await client.ids() == [*range(12), 13]
 
     clustered(scenario)
+
+
+# --- query nodes ----------------------------------------------------------------------------------------------------
+async def sealed(client: Client, segments: int) -> None:
+    """A collection of 10 rows for each segment, some deleted."""
+    await client.create(load=False)
+    for number in range(segments):
+        await client.insert(rows(range(10 * number, 10 * number + 10)))
+        await client.flush()
+    await client.delete_ids([0, 11])
+
+
+def spread(world: ClusterWorld) -> list[int]:
+    return sorted(len(segments) for segments in world.holders().values())
+
+
+class Reads:
+    """A client that reads all the time and counts what went wrong."""
+
+    def __init__(self, world: ClusterWorld, client: Client, expected: list[int]) -> None:
+        self._world = world
+        self._client = client
+        self._expected = expected
+        self.count = 0
+        self.slowest_s = 0.0
+        self.running = True
+
+    async def run(self) -> None:
+        while self.running:
+            begun_s = self._world.clock.monotonic_s()
+            assert await self._client.ids() == self._expected
+            (best, _), *_ = await self._client.search([15.0, 0.0], 3)
+            assert best == 15
+            self.count += 1
+            self.slowest_s = max(self.slowest_s, self._world.clock.monotonic_s() - begun_s)
+            await self._world.sleep(0.01)
+
+
+async def read_during(world: ClusterWorld, client: Client, disturb: Callable[[], Awaitable[None]]) -> Reads:
+    reads = Reads(world, client, await client.ids())
+    running = asyncio.ensure_future(reads.run())
+    await world.sleep(0.2)
+    await disturb()
+    await world.sleep(0.2)
+    reads.running = False
+    await running
+    assert reads.count > 5
+    return reads
+
+
+def test_with_two_replicas_the_death_of_a_query_node_delays_no_read(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await sealed(client, 4)
+        await client.load(replicas=2)
+        assert spread(world) == [2, 2, 2, 2]
+
+        async def disturb() -> None:
+            await world.kill("query 2")
+            await world.sleep(5)
+
+        reads = await read_during(world, client, disturb)
+        assert reads.slowest_s < 0.3
+        assert sum(spread(world)) == 8
+        holders = list(world.holders().values())
+        everything = set[int]().union(*holders)
+        assert all(sum(one in held for held in holders) == 2 for one in everything)
+
+    clustered(scenario, query=4, compacts=False)
+
+
+def test_segments_of_a_dead_query_node_are_loaded_by_others(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await sealed(client, 4)
+        await client.load()
+        assert spread(world) == [2, 2]
+
+        async def disturb() -> None:
+            await world.kill("query 1")
+            await world.sleep(5)
+
+        reads = await read_during(world, client, disturb)
+        assert reads.slowest_s < 2 + 1
+        assert spread(world) == [4]
+
+    clustered(scenario, compacts=False)
+
+
+def test_segments_are_balanced_over_query_nodes_that_come_and_go(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await sealed(client, 6)
+        await client.load()
+        assert spread(world) == [6]
+
+        async def disturb() -> None:
+            await world.join("query")
+            await world.sleep(2)
+            assert spread(world) == [3, 3]
+            await world.join("query")
+            await world.sleep(2)
+            assert spread(world) == [2, 2, 2]
+            await world.leave("query 1")
+            assert spread(world) == [3, 3]
+
+        reads = await read_during(world, client, disturb)
+        assert reads.slowest_s < 0.3
+
+    clustered(scenario, query=1, compacts=False)
+
+
+def test_a_new_coordinator_leaves_segments_where_they_lie(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await sealed(client, 4)
+        await client.load(replicas=2)
+        other = client_of(world, "d")
+        await sealed(other, 2)
+        await other.load()
+        before = world.holders()
+
+        async def disturb() -> None:
+            await world.kill(world.active)
+            while not world.has_leader:
+                await world.sleep(0.1)
+            await world.sleep(2)
+
+        await read_during(world, client, disturb)
+        assert world.holders() == before
+        await client.flush()
+        await client.compact()
+        await world.sleep(5)
+        assert await client.ids() == [one for one in range(40) if one not in (0, 11)]
+        await client.release()
+        await other.release()
+        await world.sleep(1)
+        assert not any(world.holders().values())
+
+    clustered(scenario, query=3, coordinators=2, compacts=False)
+
+
+def test_more_replicas_than_nodes_are_refused(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create(load=False)
+        await refused(client.load(replicas=3), ElanusError, "service resource insufficient[currentStreamingNode=2]")
+
+    clustered(scenario)

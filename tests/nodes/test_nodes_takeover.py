@@ -66,7 +66,7 @@ def test_a_superseded_owner_neither_answers_nor_writes() -> None:
         key = Column(np.array([3]))
         write = ShardWrite(vchannel=vchannel, schema_version=0, delete_keys=key)
         await new.write(write)
-        locations = {entry.segment_id: 1 for entry in served.segments}
+        locations = {entry.segment_id: (1,) for entry in served.segments}
         await new.set_target(ShardTarget(manifest=served, loaded=True, locations=locations))
         assert (await new.query(strong)).row_count == 6
         # What the old owner would seal now is refused as a whole.

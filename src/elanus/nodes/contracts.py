@@ -196,13 +196,15 @@ class FlushReply(msgspec.Struct, frozen=True):
 
 class ShardTarget(msgspec.Struct, frozen=True, kw_only=True):
     """The manifest a shard's delegator should serve, with the nodes that hold each of its segments.
-    `loaded` False: serve nothing, release what is held. `ready` False: it will be served, so let reads wait."""
+    `loaded` False: serve nothing, release what is held. `ready` False: it will be served, so let reads wait.
+    `locations`: by segment, the node of each replica. `coordinator_term`: of the one who commands."""
 
     manifest: Manifest
     loaded: bool
     ready: bool = True
-    locations: dict[int, int] = {}
+    locations: dict[int, tuple[int, ...]] = {}
     partition_ids: tuple[int, ...] | None = None
+    coordinator_term: int = 0
 
 
 class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,8 +233,8 @@ class Streaming(Protocol):
         """Stop owning the channel if held at or below `term`."""
         ...
 
-    async def apply_change(self, change: ShardChange) -> Position:
-        """Log a DDL record and apply it."""
+    async def apply_change(self, change: ShardChange, coordinator_term: int) -> Position:
+        """Log a DDL record and apply it. FencedError when a coordinator of a higher term was heard."""
         ...
 
     async def write(self, write: ShardWrite) -> WriteReply:
@@ -256,13 +258,14 @@ class Streaming(Protocol):
 # --- query node -----------------------------------------------------------------------------------------------------
 class SegmentLoad(msgspec.Struct, frozen=True, kw_only=True):
     """Load (or refresh the indexes of) a segment, with the shard's delete files above its `deletes_through`.
-    `in_memory`: ids of indexes to be read into memory and not mapped."""
+    `in_memory`: ids of indexes to be read into memory and not mapped. `coordinator_term` 0: sent by a delegator."""
 
     vchannel: str
     entry: SegmentEntry
     schema: CollectionSchema
     manifest: Manifest
     in_memory: tuple[int, ...] = ()
+    coordinator_term: int = 0
 
 
 class DeleteRange(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,7 +304,7 @@ class Query(Protocol):
     """A query node: sealed segments, mapped from files."""
 
     async def load(self, load: SegmentLoad) -> None: ...
-    async def release(self, segment_ids: tuple[int, ...]) -> None: ...
+    async def release(self, segment_ids: tuple[int, ...], coordinator_term: int) -> None: ...
     async def apply_deletes(self, deletes: DeleteRange, segment_ids: tuple[int, ...]) -> None: ...
     async def search(self, read: SegmentRead) -> Hits: ...
     async def query(self, read: SegmentRead) -> Found: ...

@@ -142,8 +142,8 @@ class Client:
     async def index(self, field: str, params: dict[str, str]) -> None:
         await self.proxy.create_index(CreateIndexRequest(collection=self.name, field=field, params=params))
 
-    async def load(self, *partitions: str) -> None:
-        await self.proxy.load(LoadRequest(collection=self.name, partitions=partitions))
+    async def load(self, *partitions: str, replicas: int = 1) -> None:
+        await self.proxy.load(LoadRequest(collection=self.name, partitions=partitions, replica_count=replicas))
         state = PartitionsRequest(collection=self.name, partitions=partitions)
         while (await self.proxy.load_state(state)).state != 3:
             await self.world.sleep(0.05)

@@ -61,6 +61,7 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     growing_idle_s: float = 600.0
     segment_bytes_max: int = 1024 * 1024 * 1024
     retention_ms: int = 300_000
+    compacts: bool = True
 
     def settings(self) -> Settings:
         """The tree that the processes are made from."""
@@ -71,7 +72,7 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
                 flush_idle_s=self.growing_idle_s,
                 segment_bytes_max=self.segment_bytes_max,
             ),
-            compaction=CompactionSettings(retention_ms=self.retention_ms),
+            compaction=CompactionSettings(retention_ms=self.retention_ms, enabled=self.compacts),
             cluster=ClusterSettings(lease_s=self.lease_s),
         )
 

@@ -14,8 +14,8 @@ where that is so. A call that will never be answered, because the node died or s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from elanus.base.errors import Action, ElanusError, UnavailableError
 from elanus.meta.catalog import assign, fetch_channel, run
@@ -23,6 +23,8 @@ from elanus.meta.store import Compare, Transaction
 from elanus.nodes.contracts import Streaming
 from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.membership import Peers
+
+T = TypeVar("T")
 
 RETRY_S: Final = 0.5
 
@@ -78,6 +80,11 @@ class Channels:
         if node is None:
             raise UnavailableError(f"{pchannel} has no owner now")
         return node
+
+    async def ask(self, pchannel: str, call: Callable[[Streaming], Coroutine[Any, Any, T]]) -> T:
+        """The owner's answer. UnavailableError while nobody owns the channel; ReplyLostError when the owner left."""
+        node_id = self.owners.get(pchannel, 0)
+        return await self._peers.while_there(self._ground.doors.tasks, node_id, call(self.owner_of(pchannel)))
 
     def report_failed(self, pchannel: str, term: int) -> None:
         """The owner's handle of this term is dead: it gets a new term."""

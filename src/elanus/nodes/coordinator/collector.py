@@ -101,10 +101,7 @@ class Collector:
         return live
 
     async def _is_read(self, vchannel: str, pointer: ShardPointer, placement: Placement) -> bool:
-        state = placement.shards.get(vchannel)
-        if state is None or state.served_version < 0:
-            return False
-        return state.served_version < pointer.version or len(state.locations) > len(state.manifest.segments)
+        return placement.is_read(vchannel, pointer.version)
 
     async def _remove_collection(self, collection: Collection) -> None:
         """The end of a drop: files first, then the records that would find them again."""

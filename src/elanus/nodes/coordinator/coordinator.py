@@ -515,7 +515,7 @@ class Coordinator:
             known = None if old is None else old.record
             if request.refresh and known is not None:
                 request = describe.loaded_again(record, request, known)
-            describe.check_loadable(record, request, known)
+            describe.check_loadable(record, request, known, leader.peers)
             new = describe.load_record(record, request, known)
             if old is None or old.record != new:
                 await leader.placement.check_memory(record, new)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -48,25 +49,28 @@ from elanus.nodes.coordinator.intents import (
     decode_body,
     encode_body,
 )
+from elanus.nodes.coordinator.placement import Owners
 
 RETRY_S: Final = 0.5
 
 
 class ShardDdl:
-    """Runs intents. `owner_of` finds the streaming node that owns a pchannel."""
+    """Runs intents. `owners` are the streaming nodes that own pchannels."""
 
     def __init__(
         self,
         ground: Surroundings,
         catalog: Catalog,
         guard: Compare,
-        owner_of: Callable[[str], Streaming],
+        owners: Owners,
+        term: int,
     ) -> None:
         self._ground = ground
         self._meta = ground.meta
         self._catalog = catalog
         self._guard = guard
-        self._owner_of = owner_of
+        self._owners = owners
+        self._term = term
         self._manifests = ground.manifests
 
     async def begin(self, intent_id: int, body: Body) -> None:
@@ -114,16 +118,12 @@ class ShardDdl:
     # --- steps ------------------------------------------------------------------------------------------------------
     async def _log(self, intent: Intent, vchannels: tuple[str, ...], change: ShardChange) -> list[Position]:
         """The change in every shard's log."""
-        return list(
-            await asyncio.gather(
-                *(
-                    self._owner_of(pchannel_of(vchannel)).apply_change(
-                        msgspec.structs.replace(change, vchannel=vchannel, intent_id=intent.intent_id)
-                    )
-                    for vchannel in vchannels
-                )
-            )
-        )
+
+        async def log(vchannel: str) -> Position:
+            named = msgspec.structs.replace(change, vchannel=vchannel, intent_id=intent.intent_id)
+            return await self._owners.ask(pchannel_of(vchannel), lambda owner: owner.apply_change(named, self._term))
+
+        return list(await asyncio.gather(*(log(vchannel) for vchannel in vchannels)))
 
     async def _commit(self, intent: Intent, transaction: Transaction) -> None:
         stored = await fetch(self._meta, Intent, intent.key)
@@ -160,8 +160,8 @@ class ShardDdl:
             pointers = [pointer for _, pointer in first]
             await run(self._meta, create_collection(collection, pointers, stored), (self._guard,))
         for manifest, _ in first:
-            target = ShardTarget(manifest=manifest, loaded=False)
-            await self._owner_of(pchannel_of(manifest.vchannel)).set_target(target)
+            target = ShardTarget(manifest=manifest, loaded=False, coordinator_term=self._term)
+            await self._owners.ask(pchannel_of(manifest.vchannel), partial(_set_target, target))
 
     async def _drop_collection(self, intent: Intent, body: DropCollection) -> None:
         stored = self._catalog.collections.get(body.collection_id)
@@ -259,6 +259,10 @@ class ShardDdl:
         outcome = await self._manifests.commit(edits, (self._guard,), combine((changed, remove(open_intent))))
         if isinstance(outcome, Refused):
             raise FencedError(outcome.reason)
+
+
+async def _set_target(target: ShardTarget, owner: Streaming) -> None:
+    await owner.set_target(target)
 
 
 def _without_partitions(partition_ids: set[int]) -> Callable[[Manifest], Manifest | Refused]:

@@ -34,6 +34,7 @@ from elanus.model.types import DataType
 from elanus.nodes.contracts import CollectionView, Shard
 from elanus.nodes.coordinator.leader import Leader
 from elanus.nodes.coordinator.maintenance import needs_index
+from elanus.nodes.membership import Peers
 
 FIELD_DESCRIPTION_PROPERTY = "field.description"
 CAPACITY_PROPERTY = "max_capacity"
@@ -158,8 +159,8 @@ def _partition_ids(record: Collection, names: tuple[str, ...]) -> tuple[int, ...
     return tuple(by_name[name] for name in names)
 
 
-def check_loadable(record: Collection, request: LoadRequest, old: LoadRecord | None) -> None:
-    """Every vector field to be loaded needs an index; what is refreshed must be loaded."""
+def check_loadable(record: Collection, request: LoadRequest, old: LoadRecord | None, peers: Peers) -> None:
+    """Every vector field to be loaded needs an index; what is refreshed must be loaded; each replica needs nodes."""
     if request.refresh and old is None:
         raise CollectionNotLoadedError(record.name)
     if request.partitions and old is not None and request.replica_count != old.replica_count:
@@ -168,11 +169,12 @@ def check_loadable(record: Collection, request: LoadRequest, old: LoadRecord | N
             expected=old.replica_count,
             actual=request.replica_count,
         )
-    if request.replica_count > 1:
-        raise RequestError(
-            f"when load {request.replica_count} replica count: service resource insufficient"
-            f"[currentStreamingNode=1][expectedStreamingNode={request.replica_count}]"
-        )
+    for kind, nodes in (("Streaming", peers.lasting(peers.streaming)), ("Query", peers.lasting(peers.query))):
+        if request.replica_count > max(1, len(nodes)):
+            raise RequestError(
+                f"when load {request.replica_count} replica count: service resource insufficient"
+                f"[current{kind}Node={len(nodes)}][expected{kind}Node={request.replica_count}]"
+            )
     indexed = {index.field_id for index in record.indexes}
     missing = [
         field.name
@@ -317,7 +319,7 @@ async def segments(leader: Leader, record: Collection) -> tuple[SegmentInfo, ...
                     index_name="" if index is None else index.name,
                     index_id=0 if index is None else index.index_id,
                     memory_bytes=entry.size_bytes,
-                    node_id=state.locations.get(entry.segment_id, 0) if state is not None else 0,
+                    node_id=state.locations.get(entry.segment_id, (0,))[0] if state is not None else 0,
                 )
             )
     return tuple(found)

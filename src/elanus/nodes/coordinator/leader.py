@@ -19,7 +19,6 @@ from elanus.meta.records import SHARDS, CollectionState, Database, ShardPointer
 from elanus.meta.store import Snapshot
 from elanus.model.channel import pchannel_name, pchannel_of
 from elanus.model.schema import DEFAULT_DATABASE
-from elanus.nodes.contracts import Streaming
 from elanus.nodes.coordinator.background import Background, BackgroundLimits
 from elanus.nodes.coordinator.catalog import Catalog
 from elanus.nodes.coordinator.channels import Channels
@@ -57,9 +56,9 @@ class Leader:
         self.catalog = Catalog(ground.meta)
         self.oracle = TimestampOracle(ground.meta, ground.doors.clock, self.guard)
         self.ids = IdAllocator(ground.meta, ground.doors.clock, self.guard)
-        self.placement = Placement(ground, self.catalog, self.owner_of, peers.query)
+        self.placement = Placement(ground, self.catalog, self.channels, peers, self.term)
         self.background = Background(ground, self.catalog, self.placement, self.ids, self.guard, limits.background)
-        self.ddl = ShardDdl(ground, self.catalog, self.guard, self.owner_of)
+        self.ddl = ShardDdl(ground, self.catalog, self.guard, self.channels, self.term)
         self.collector = Collector(ground, self.guard)
         self._adopts = limits.adopts
         self._wanted: set[int] = set()
@@ -72,10 +71,6 @@ class Leader:
         """Names of all channels."""
         return self.channels.names
 
-    def owner_of(self, pchannel: str) -> Streaming:
-        """The streaming node that owns a channel."""
-        return self.channels.owner_of(pchannel)
-
     async def prepare(self) -> None:
         """Know what there is: after this, questions are answered."""
         await self.catalog.refresh()
@@ -84,7 +79,9 @@ class Leader:
 
     async def start(self) -> None:
         """Everything else; see the module's head."""
-        if not self._adopts:
+        if self._adopts:
+            await self.placement.start()
+        else:
             await self.collector.start(self.catalog)
         await self.channels.start(self._channel_moved)
         await self.ddl.finish_all()

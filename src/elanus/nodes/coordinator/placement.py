@@ -1,16 +1,24 @@
 """Placement of sealed segments: one level-triggered step per collection.
 
 `reconcile` compares what the catalog wants with what is, does the missing steps, and is repeated until nothing is
-missing: load every segment of the shard's newest manifest on a query node, let the delegator swap its view to that
-manifest, then release what no view can reach any more. It is woken by every move of a shard's pointer and every load or
-release; killed anywhere it leaves only work that the next run does.
+missing: load every segment of the shard's newest manifest on a query node of each replica, let the delegator swap its
+view to that manifest with these places, then release what no view can reach any more. It is woken by every move of a
+shard's pointer, every load or release, every node that comes or goes and every channel that moves; killed anywhere, it
+leaves only work that the next run does.
+
+`held` is what the query nodes hold as far as this coordinator knows: what it told them to load, and, from a lead
+before, what they say they have. A segment that moved is released when no older view is read, or at once where the old
+view had the same manifest: a read that comes too late is repeated by its delegator on the newest view.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
+from elanus.base.errors import ElanusError, UnavailableError
 from elanus.meta.records import Collection, CollectionState, LoadRecord, ShardPointer
 from elanus.model.channel import pchannel_of
 from elanus.model.errors import MemoryLimitError
@@ -18,38 +26,83 @@ from elanus.model.segment import Manifest, SegmentEntry
 from elanus.nodes.contracts import Query, SegmentLoad, ShardStatus, ShardTarget, Streaming
 from elanus.nodes.coordinator.catalog import Catalog
 from elanus.nodes.coordinator.ground import Surroundings
+from elanus.nodes.coordinator.spread import SEGMENT_WEIGHT, Groups, Places, plan_groups, plan_places
+from elanus.nodes.membership import Peers
 from elanus.segment.footprint import footprint
+
+T = TypeVar("T")
+
+
+class Owners(Protocol):
+    """The streaming nodes that own channels."""
+
+    async def ask(self, pchannel: str, call: Callable[[Streaming], Coroutine[Any, Any, T]]) -> T:
+        """The owner's answer. UnavailableError while nobody owns the channel; ReplyLostError when the owner left."""
+        ...
 
 
 @dataclass(slots=True)
 class ShardState:
-    """A shard as last seen: its newest manifest, where its segments are loaded, which manifest is served."""
+    """A shard as last seen: its newest manifest, where its segments are served from, which manifest is served."""
 
     manifest: Manifest
     pointer: ShardPointer
-    locations: dict[int, int] = field(default_factory=dict)
+    locations: Places = field(default_factory=dict)
+    partition_ids: tuple[int, ...] | None = None
     served_version: int = -1
-    loaded_entries: dict[int, SegmentEntry] = field(default_factory=dict)
-    deletes_version: int = -1
+    surplus: set[tuple[int, int]] = field(default_factory=set)
+    """Segments and nodes to release in the next round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A segment on a query node, as it was last loaded there. Without an entry: the node says it has it."""
+
+    entry: SegmentEntry | None = None
+    version: int = -1
+
+    @property
+    def weight(self) -> int:
+        """What it counts for on its node."""
+        return SEGMENT_WEIGHT + (0 if self.entry is None else self.entry.size_bytes)
 
 
 class Placement:
     """See the module's head."""
 
-    def __init__(
-        self,
-        ground: Surroundings,
-        catalog: Catalog,
-        owner_of: Callable[[str], Streaming],
-        query_nodes: Mapping[int, Query],
-    ) -> None:
+    def __init__(self, ground: Surroundings, catalog: Catalog, owners: Owners, peers: Peers, term: int) -> None:
+        self._tasks = ground.doors.tasks
+        self._events = ground.events
         self._catalog = catalog
-        self._owner_of = owner_of
-        self._query_nodes = query_nodes
+        self._owners = owners
+        self._peers = peers
+        self._term = term
         self._manifests = ground.manifests
         self.shards: dict[str, ShardState] = {}
+        self.held: dict[int, dict[int, Held]] = {}
+        self._groups: dict[int, Groups] = {}
         self._progress: dict[int, tuple[int, int]] = {}
         self._expected: set[int] = set()
+
+    async def start(self) -> None:
+        """Learn what the query nodes hold from a lead before."""
+        await asyncio.gather(*(self._learn(node_id) for node_id in list(self._peers.query)))
+
+    async def _learn(self, node_id: int) -> None:
+        try:
+            status = await self._peers.while_there(self._tasks, node_id, self._peers.query[node_id].status())
+        except ElanusError as error:
+            self._events.info("placement.node_silent", node=node_id, error=error.message)
+            return
+        self.held[node_id] = {segment_id: Held() for segment_id in status.segments}
+
+    async def release_strangers(self) -> None:
+        """Release what a lead before had loaded and nobody wants any more. Once every loaded collection is served."""
+        wanted = {segment_id for state in self.shards.values() for segment_id in state.locations}
+        for node_id, segments in list(self.held.items()):
+            strangers = tuple(sorted(one for one, held in segments.items() if held.entry is None and one not in wanted))
+            if strangers:
+                await self._release_at(node_id, strangers)
 
     async def shard(self, vchannel: str) -> ShardState | None:
         """The shard with its newest committed manifest; None when it is gone or dropped."""
@@ -62,11 +115,19 @@ class Placement:
         state.manifest, state.pointer = head.manifest, head.pointer.record
         return state
 
+    # --- what others ask --------------------------------------------------------------------------------------------
     def forget_owner(self, vchannel: str) -> None:
         """The shard has a new owner, which serves nothing yet."""
         state = self.shards.get(vchannel)
         if state is not None:
             state.served_version = -1
+
+    def is_read(self, vchannel: str, version: int) -> bool:
+        """Whether a view older than that of manifest `version` may still be read."""
+        state = self.shards.get(vchannel)
+        return (
+            state is not None and state.served_version >= 0 and (state.served_version < version or bool(state.surplus))
+        )
 
     def expect(self, collection_id: int) -> None:
         """What is to be served of a collection has changed: its progress starts anew."""
@@ -82,61 +143,9 @@ class Placement:
             return 100
         return min(99, 100 * done // max(1, wanted))
 
-    async def reconcile(self, collection: Collection, load: LoadRecord | None) -> bool:
-        """Bring one collection's shards to what the catalog wants; whether nothing is left to do."""
-        if load is None or collection.state is not CollectionState.CREATED:
-            await self._unload(collection)
-            return True
-        settled = True
-        for vchannel in collection.vchannels:
-            state = await self.shard(vchannel)
-            if state is not None:
-                settled &= await self._serve(collection, load, state)
-        if self._catalog.loads.get(collection.collection_id) is not None:
-            self._expected.discard(collection.collection_id)
-        return settled
-
-    async def _serve(self, collection: Collection, load: LoadRecord, state: ShardState) -> bool:
-        manifest = state.manifest
-        owner = self._owner_of(pchannel_of(manifest.vchannel))
-        if state.served_version < 0:
-            await owner.set_target(ShardTarget(manifest=manifest, loaded=True, ready=False))
-        wanted = [
-            entry
-            for entry in manifest.segments
-            if load.partition_ids is None or entry.partition_id in load.partition_ids
-        ]
-        for done, entry in enumerate(wanted):
-            self._progress[collection.collection_id] = (done, len(wanted))
-            await self._load(collection, state, manifest, entry)
-        locations = {entry.segment_id: state.locations[entry.segment_id] for entry in wanted}
-        target = ShardTarget(manifest=manifest, loaded=True, locations=locations, partition_ids=load.partition_ids)
-        await owner.set_target(target)
-        state.served_version = manifest.version
-        state.deletes_version = manifest.version
-        status = await owner.status(manifest.vchannel)
-        return await self._release(state, {entry.segment_id for entry in wanted}, status)
-
-    async def _load(self, collection: Collection, state: ShardState, manifest: Manifest, entry: SegmentEntry) -> None:
-        """Load the segment, or bring it up to this manifest's indexes and deletes.
-
-        `state.manifest` may move on meanwhile, and a newer one no longer names the deletes that a segment it replaced
-        has not folded in."""
-        segment_id = entry.segment_id
-        known = state.loaded_entries.get(segment_id)
-        if known == entry and state.deletes_version == manifest.version:
-            return
-        node_id = state.locations.get(segment_id) or self._choose_node()
-        load = SegmentLoad(
-            vchannel=manifest.vchannel,
-            entry=entry,
-            schema=collection.schema,
-            manifest=manifest,
-            in_memory=tuple(index.index_id for index in collection.indexes if not index.is_mapped),
-        )
-        await self._query_nodes[node_id].load(load)
-        state.locations[segment_id] = node_id
-        state.loaded_entries[segment_id] = entry
+    def groups(self, collection_id: int) -> Groups:
+        """The query nodes of each replica."""
+        return self._groups.get(collection_id, ())
 
     async def check_memory(self, collection: Collection, load: LoadRecord) -> None:
         """MemoryLimitError when what is to be loaded, and is not yet, takes more memory than the query nodes have
@@ -144,12 +153,14 @@ class Placement:
         wanted = 0
         for vchannel in collection.vchannels:
             state = await self.shard(vchannel)
-            if state is None:
-                continue
-            for entry in state.manifest.segments:
-                chosen = load.partition_ids is None or entry.partition_id in load.partition_ids
-                wanted += footprint(entry) if chosen and entry.segment_id not in state.locations else 0
-        statuses = [await node.status() for node in self._query_nodes.values()]
+            for entry in () if state is None else state.manifest.segments:
+                if load.partition_ids is None or entry.partition_id in load.partition_ids:
+                    there = sum(entry.segment_id in segments for segments in self.held.values())
+                    wanted += footprint(entry) * max(0, load.replica_count - there)
+        statuses = [
+            await self._peers.while_there(self._tasks, node_id, node.status())
+            for node_id, node in list(self._peers.query.items())
+        ]
         if not wanted or any(not status.memory_bytes_max for status in statuses):
             return
         limit = sum(status.memory_bytes_max for status in statuses)
@@ -157,34 +168,156 @@ class Placement:
         if predicted > limit:
             raise MemoryLimitError(predicted, limit)
 
-    def _choose_node(self) -> int:
-        """The query node with the fewest segments."""
-        counts = dict.fromkeys(self._query_nodes, 0)
-        for state in self.shards.values():
-            for node_id in state.locations.values():
-                counts[node_id] = counts.get(node_id, 0) + 1
-        return min(sorted(counts), key=lambda node_id: counts[node_id])
+    # --- the step ---------------------------------------------------------------------------------------------------
+    async def reconcile(self, collection: Collection, load: LoadRecord | None) -> bool:
+        """Bring one collection's shards to what the catalog wants; whether nothing is left to do."""
+        self._forget_gone()
+        if load is None or collection.state is not CollectionState.CREATED:
+            await self._unload(collection)
+            return True
+        nodes = self._peers.lasting(self._peers.query) or sorted(self._peers.query)
+        groups = plan_groups(self.groups(collection.collection_id), nodes, load.replica_count) if nodes else ()
+        self._groups[collection.collection_id] = groups
+        settled = True
+        for vchannel in collection.vchannels:
+            state = await self.shard(vchannel)
+            if state is not None:
+                settled &= await self._serve(collection, load, state, groups)
+        if self._catalog.loads.get(collection.collection_id) is not None:
+            self._expected.discard(collection.collection_id)
+        return settled
 
-    async def _release(self, state: ShardState, wanted: set[int], status: ShardStatus | None) -> bool:
-        """Release segments that no served or pinned view names; False when some are still pinned."""
-        surplus = [segment_id for segment_id in state.locations if segment_id not in wanted]
-        if surplus and status is not None and status.pinned_version < state.served_version:
+    def _forget_gone(self) -> None:
+        for node_id in [node_id for node_id in self.held if node_id not in self._peers.query]:
+            del self.held[node_id]
+
+    async def _serve(self, collection: Collection, load: LoadRecord, state: ShardState, groups: Groups) -> bool:
+        manifest = state.manifest
+        if state.served_version < 0:
+            await self._set_target(ShardTarget(manifest=manifest, loaded=True, ready=False))
+        wanted = [
+            entry
+            for entry in manifest.segments
+            if load.partition_ids is None or entry.partition_id in load.partition_ids
+        ]
+        if wanted and not groups:
+            raise UnavailableError("there is no query node now")
+        places = self._plan(wanted, groups)
+        await self._load_all(collection, manifest, wanted, places)
+        if (state.served_version, state.locations, state.partition_ids) != (
+            manifest.version,
+            places,
+            load.partition_ids,
+        ):
+            target = ShardTarget(manifest=manifest, loaded=True, locations=places, partition_ids=load.partition_ids)
+            await self._set_target(target)
+        before, state.locations = state.locations, places
+        state.served_version, state.partition_ids = manifest.version, load.partition_ids
+        for segment_id, nodes in before.items():
+            state.surplus |= {(segment_id, node) for node in nodes if node not in places.get(segment_id, ())}
+        return await self._release(state)
+
+    def _plan(self, wanted: Sequence[SegmentEntry], groups: Groups) -> Places:
+        sizes = {entry.segment_id: entry.size_bytes for entry in wanted}
+        current = {
+            segment_id: [node_id for node_id, segments in self.held.items() if segment_id in segments]
+            for segment_id in sizes
+        }
+        loads = {node_id: sum(one.weight for one in segments.values()) for node_id, segments in self.held.items()}
+        return plan_places(sizes, current, groups, loads)
+
+    async def _load_all(
+        self, collection: Collection, manifest: Manifest, wanted: Sequence[SegmentEntry], places: Places
+    ) -> None:
+        """Every segment on its nodes, brought up to this manifest's indexes and deletes; nodes work side by side."""
+        by_node: dict[int, list[SegmentEntry]] = {}
+        for entry in wanted:
+            for node_id in places[entry.segment_id]:
+                if self.held.get(node_id, {}).get(entry.segment_id) != Held(entry, manifest.version):
+                    by_node.setdefault(node_id, []).append(entry)
+        total = max(1, sum(len(nodes) for nodes in places.values()))
+        missing = sum(len(entries) for entries in by_node.values())
+        self._progress[collection.collection_id] = (total - missing, total)
+
+        async def load(node_id: int, entries: Sequence[SegmentEntry]) -> None:
+            for entry in entries:
+                order = SegmentLoad(
+                    vchannel=manifest.vchannel,
+                    entry=entry,
+                    schema=collection.schema,
+                    manifest=manifest,
+                    in_memory=tuple(index.index_id for index in collection.indexes if not index.is_mapped),
+                    coordinator_term=self._term,
+                )
+                await self._peers.while_there(self._tasks, node_id, self._node(node_id).load(order))
+                self.held.setdefault(node_id, {})[entry.segment_id] = Held(entry, manifest.version)
+                done, all_ = self._progress.get(collection.collection_id, (0, total))
+                self._progress[collection.collection_id] = (done + 1, all_)
+
+        await gather_all([load(node_id, entries) for node_id, entries in by_node.items()])
+
+    def _node(self, node_id: int) -> Query:
+        node = self._peers.query.get(node_id)
+        if node is None:
+            raise UnavailableError(f"node {node_id} has left")
+        return node
+
+    async def _set_target(self, target: ShardTarget) -> None:
+        ordered = ShardTarget(
+            manifest=target.manifest,
+            loaded=target.loaded,
+            ready=target.ready,
+            locations=target.locations,
+            partition_ids=target.partition_ids,
+            coordinator_term=self._term,
+        )
+        await self._owners.ask(pchannel_of(target.manifest.vchannel), lambda owner: owner.set_target(ordered))
+
+    # --- letting go -------------------------------------------------------------------------------------------------
+    async def _release(self, state: ShardState) -> bool:
+        """Release what was surplus before this round, unless an old view is still read; False when some is left."""
+        if not state.surplus:
+            return True
+        vchannel = state.manifest.vchannel
+        status: ShardStatus = await self._owners.ask(pchannel_of(vchannel), lambda owner: owner.status(vchannel))
+        if 0 <= status.pinned_version < state.served_version:
             return False
-        for segment_id in surplus:
-            await self._query_nodes[state.locations.pop(segment_id)].release((segment_id,))
-            state.loaded_entries.pop(segment_id, None)
+        for segment_id, node_id in sorted(state.surplus):
+            if node_id not in state.locations.get(segment_id, ()):
+                await self._release_at(node_id, (segment_id,))
+            state.surplus.discard((segment_id, node_id))
         return True
+
+    async def _release_at(self, node_id: int, segment_ids: tuple[int, ...]) -> None:
+        node = self._peers.query.get(node_id)
+        if node is not None:
+            await self._peers.while_there(self._tasks, node_id, node.release(segment_ids, self._term))
+        for segment_id in segment_ids:
+            self.held.get(node_id, {}).pop(segment_id, None)
 
     async def _unload(self, collection: Collection) -> None:
         self._progress.pop(collection.collection_id, None)
+        self._groups.pop(collection.collection_id, None)
         for vchannel in collection.vchannels:
             state = self.shards.get(vchannel)
             if state is None:
                 continue
             if collection.state is CollectionState.CREATED and state.served_version >= 0:
-                owner = self._owner_of(pchannel_of(vchannel))
-                await owner.set_target(ShardTarget(manifest=state.manifest, loaded=False))
+                await self._set_target(ShardTarget(manifest=state.manifest, loaded=False))
             state.served_version = -1
-            await self._release(state, set(), None)
+            segments = {segment_id for segment_id, _ in state.surplus} | set(state.locations)
+            for node_id in list(self.held):
+                here = tuple(sorted(segments & set(self.held[node_id])))
+                if here:
+                    await self._release_at(node_id, here)
+            state.locations = {}
+            state.surplus.clear()
             if collection.state is not CollectionState.CREATED:
                 del self.shards[vchannel]
+
+
+async def gather_all(calls: Sequence[Awaitable[None]]) -> None:
+    """Wait for all of them, then raise the first failure."""
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

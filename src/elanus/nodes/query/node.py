@@ -23,6 +23,7 @@ from elanus.model.errors import DeletesBehindError, SegmentNotFoundError
 from elanus.model.reads import Found, Hits
 from elanus.model.segment import IndexFile, Manifest, SegmentEntry
 from elanus.nodes.contracts import DeleteRange, NodeStatus, SegmentLoad, SegmentRead
+from elanus.nodes.terms import HighestTerm
 from elanus.objects.checksums import map_verified
 from elanus.objects.store import ObjectStore
 from elanus.search.execute import Execution
@@ -44,6 +45,7 @@ class QueryNode:
         self._execution = execution
         self._segments: dict[int, SealedSegment] = {}
         self._loading: dict[int, asyncio.Lock] = {}
+        self._terms = HighestTerm()
 
     @property
     def held(self) -> tuple[int, ...]:
@@ -52,6 +54,7 @@ class QueryNode:
 
     # --- loading ----------------------------------------------------------------------------------------------------
     async def load(self, load: SegmentLoad) -> None:
+        self._terms.accept(load.coordinator_term)
         segment_id = load.entry.segment_id
         async with self._loading.setdefault(segment_id, asyncio.Lock()):
             segment = self._segments.get(segment_id)
@@ -88,7 +91,8 @@ class QueryNode:
     async def _fold_deletes(self, segment: SealedSegment, manifest: Manifest) -> None:
         await fold_deletes(self._doors, self._objects, segment, manifest)
 
-    async def release(self, segment_ids: tuple[int, ...]) -> None:
+    async def release(self, segment_ids: tuple[int, ...], coordinator_term: int) -> None:
+        self._terms.accept(coordinator_term)
         for segment_id in segment_ids:
             self._segments.pop(segment_id, None)
             self._loading.pop(segment_id, None)

@@ -6,20 +6,21 @@ read of the channel's term record that began after the arrival, shared by all re
 evidence up to `BOUNDED_STALENESS_S` old, Session needs it only above the last applied timestamp, Eventually never.
 
 A query node must have applied all deletes through the position that the read names; one that has not says so, is sent
-what it lacks, and is asked again. A segment that a node does not hold (any more) means the view is old: the whole shard
-is read again on the newest one.
+what it lacks, and is asked again. A segment that a node does not hold (any more), or a node that does not answer, means
+that the view is old or another replica must be asked: the whole shard is read again on the newest view, and for a while
+another node is preferred.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
 from elanus.base.doors import Clock
-from elanus.base.errors import ElanusError, StorageError, UnavailableError
+from elanus.base.errors import ElanusError, ReplyLostError, StorageError, UnavailableError
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.errors import CollectionNotLoadedError, DeletesBehindError, ReadTimeoutError, SegmentNotFoundError
 from elanus.model.reads import Found, Hits, ShardRead
@@ -35,6 +36,7 @@ from elanus.segment.reader import Reader, Visibility
 BOUNDED_STALENESS_S: Final = 5.0
 READ_ATTEMPTS_MAX: Final = 5
 READ_WAIT_S: Final = 10.0
+SUSPECT_S: Final = 1.0
 _POLL_S: Final = 0.02
 
 R = TypeVar("R", Hits, Found)
@@ -93,6 +95,8 @@ class Delegator:
         self._nodes = nodes
         self._execution = execution
         self._sent: dict[tuple[int, str, int], Position] = {}
+        self._suspect: dict[int, float] = {}
+        self._turn = 0
 
     async def search(self, read: ShardRead) -> Hits:
         """The best hits of the shard."""
@@ -182,7 +186,7 @@ class Delegator:
             visibility = _visibility(shard, view, read, timestamp)
             readers: list[Reader] = [] if read.ignore_growing else [s.reader() for s in view.growing if s.row_count]
             through = max(view.manifest.flushed_through, shard.deletes.last or ORIGIN)
-            by_node = _segments_by_node(view, visibility)
+            by_node = self._segments_by_node(view, visibility)
             narrowed = msgspec.structs.replace(
                 read,
                 at_timestamp=timestamp,
@@ -191,24 +195,60 @@ class Delegator:
             )
             # Taken before the first await: once a newer view is served, the shard forgets what its manifest holds.
             unsent = {node_id: self._unsent_deletes(shard, view, node_id, through) for node_id in by_node}
-            parts: list[R] = []
+            calls: list[Awaitable[R]] = []
             if readers or not by_node:
-                parts.append(await growing(shard, readers, narrowed, visibility))
+                calls.append(growing(shard, readers, narrowed, visibility))
             for node_id, segment_ids in by_node.items():
-                node = self._node(node_id)
-                await self._send_deletes(view, node_id, unsent[node_id])
                 request = SegmentRead(
                     segment_ids=segment_ids,
                     deletes_through=through,
                     read=narrowed,
                     schema_version=shard.schema.version,
                 )
-                try:
-                    parts.append(await sealed(node, request))
-                except DeletesBehindError:
-                    await self._catch_up(shard, view, node_id, segment_ids)
-                    raise
-            return parts
+                calls.append(self._ask(shard, view, node_id, unsent[node_id], request, sealed))
+            if len(by_node) > 1:
+                return list(await asyncio.gather(*calls))
+            return [await call for call in calls]
+
+    async def _ask(
+        self,
+        shard: Shard,
+        view: View,
+        node_id: int,
+        unsent: DeleteRange | None,
+        request: SegmentRead,
+        sealed: Callable[[Query, SegmentRead], Awaitable[R]],
+    ) -> R:
+        """A query node's answer. SegmentNotFoundError where another one should be asked, DeletesBehindError where this
+        one should be asked again."""
+        try:
+            node = self._node(node_id)
+            await self._send_deletes(view, node_id, unsent)
+            try:
+                return await sealed(node, request)
+            except DeletesBehindError:
+                await self._catch_up(shard, view, node_id, request.segment_ids)
+                raise
+        except (UnavailableError, ReplyLostError, SegmentNotFoundError) as error:
+            self._suspect[node_id] = self._clock.monotonic_s() + SUSPECT_S
+            raise SegmentNotFoundError(f"at node {node_id}", prefix=error.message) from error
+
+    def _segments_by_node(self, view: View, visibility: Visibility) -> dict[int, tuple[int, ...]]:
+        """Which node is asked for which segments: of the nodes that have one, the replica whose turn it is, but rather
+        one that answered when it was last asked."""
+        by_node: dict[int, list[int]] = {}
+        self._turn += 1
+        now_s = self._clock.monotonic_s() if self._suspect else 0.0
+        for entry in view.manifest.segments:
+            if visibility.partition_ids is not None and entry.partition_id not in visibility.partition_ids:
+                continue
+            if entry.partition_id in visibility.dropped_partitions:
+                continue
+            nodes: Sequence[int] = view.locations[entry.segment_id]
+            if len(nodes) > 1:
+                nodes = [one for one in nodes if one in self._nodes and self._suspect.get(one, 0.0) <= now_s] or nodes
+            by_node.setdefault(nodes[self._turn % len(nodes)], []).append(entry.segment_id)
+        return {node_id: tuple(ids) for node_id, ids in by_node.items()}
 
     def _node(self, node_id: int) -> Query:
         node = self._nodes.get(node_id)
@@ -272,14 +312,3 @@ def _visibility(shard: Shard, view: View, read: ShardRead, timestamp: int) -> Vi
         loaded = set(view.partition_ids)
         partition_ids = tuple(loaded if partition_ids is None else loaded.intersection(partition_ids))
     return Visibility(timestamp, partition_ids, tuple(sorted(shard.dropped_partitions)), read.expire_before)
-
-
-def _segments_by_node(view: View, visibility: Visibility) -> dict[int, tuple[int, ...]]:
-    by_node: dict[int, list[int]] = {}
-    for entry in view.manifest.segments:
-        if visibility.partition_ids is not None and entry.partition_id not in visibility.partition_ids:
-            continue
-        if entry.partition_id in visibility.dropped_partitions:
-            continue
-        by_node.setdefault(view.locations[entry.segment_id], []).append(entry.segment_id)
-    return {node_id: tuple(ids) for node_id, ids in by_node.items()}

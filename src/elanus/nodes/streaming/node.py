@@ -42,6 +42,7 @@ from elanus.nodes.streaming.channel import Channel
 from elanus.nodes.streaming.delegate import Delegator, Evidence
 from elanus.nodes.streaming.flush import Flusher, Storage, replay_position
 from elanus.nodes.streaming.shard import Shard
+from elanus.nodes.terms import HighestTerm
 from elanus.search.execute import Execution
 from elanus.wal.log import Log
 from elanus.wal.records import decode_record
@@ -108,6 +109,7 @@ class StreamingNode:
         self._opening: dict[str, asyncio.Lock] = {}
         self._flush_through: dict[str, Position] = {}
         self._idling: set[str] = set()
+        self._terms = HighestTerm()
 
     def connect(self, coordinator: Coordinator, nodes: Mapping[int, Query]) -> None:
         """Give the node its peers; before any channel is assigned."""
@@ -238,7 +240,8 @@ class StreamingNode:
         return owned
 
     # --- writes and reads -------------------------------------------------------------------------------------------
-    async def apply_change(self, change: ShardChange) -> Position:
+    async def apply_change(self, change: ShardChange, coordinator_term: int) -> Position:
+        self._terms.accept(coordinator_term)
         reply = await self._owned(change.vchannel).channel.change(change)
         return reply.position
 
@@ -252,6 +255,7 @@ class StreamingNode:
         return await self._owned(read.vchannel).delegator.query(read)
 
     async def set_target(self, target: ShardTarget) -> None:
+        self._terms.accept(target.coordinator_term)
         shard = self._owned(target.manifest.vchannel).channel.shard(target.manifest.vchannel)
         if target.manifest.version >= shard.manifest.version and not shard.committed:
             shard.install(target.manifest)

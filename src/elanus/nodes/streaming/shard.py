@@ -35,10 +35,11 @@ from elanus.segment.growing import GrowingSegment
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a read is served from. `locations`: segment id to node id. `partition_ids` None: all are loaded."""
+    """What a read is served from. `locations`: segment id to the nodes that have it. `partition_ids` None: all are
+    loaded."""
 
     manifest: Manifest
-    locations: dict[int, int]
+    locations: dict[int, tuple[int, ...]]
     growing: tuple[GrowingSegment, ...]
     partition_ids: tuple[int, ...] | None
     pins: list[int] = field(default_factory=lambda: [0])

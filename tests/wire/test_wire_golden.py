@@ -1,5 +1,5 @@
-"""Every shape of reply, field by field: what goes out is read back by the generated messages and compared whole, so that
-a field more, a field less or another type is noticed. Each encoder must be in the table."""
+"""Every shape of reply, field by field: what goes out is read back by the generated messages and compared whole, so
+that a field more, a field less or another type is noticed. Each encoder must be in the table."""
 
 from __future__ import annotations
 

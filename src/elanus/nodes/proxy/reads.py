@@ -7,7 +7,8 @@ gathered and nothing is merged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -68,7 +69,8 @@ class Reader:
         query_count, places = query_count_of(request), None
         if plan.iterator is not None and query_count != 1:
             raise RequestError("search_iterator_v2 does not support processing multiple vectors simultaneously")
-        fresh = freshness(request.consistency, entry, is_iterator=plan.iterator is not None or _iterates(request))
+        iterates = plan.iterator is not None or _iterates(request)
+        fresh = freshness(request.consistency, entry, is_iterator=iterates)
         ranker = None
         if request.function_score is not None:
             ranker = ranker_of(request.function_score, entry.schema, query_count)
@@ -78,7 +80,7 @@ class Reader:
             if not len(places):
                 return self._search_reply(entry, plan, no_hits(entry, query_count))
         read = with_input(entry, self.search_read(entry, request, plan, fresh), ranker)
-        hits = (await self.searched(entry, [read]))[0]
+        hits = (await self.searched(entry, [read], one_moment=iterates))[0]
         if ranker is not None:
             hits = best_elements(hits)
             order = None if plan.grouping is None else GroupOrder(plan.grouping.size, MAX)
@@ -151,12 +153,16 @@ class Reader:
         parts = await self.query_shards(_owners(entry, request.ids), read)
         return with_vectors(request, plan.field, merge_parts(parts, read))
 
-    async def searched(self, entry: CollectionEntry, reads: Sequence[ShardRead]) -> list[Hits]:
-        """The hits of each read. A shard answers all reads at one timestamp."""
+    async def searched(
+        self, entry: CollectionEntry, reads: Sequence[ShardRead], *, one_moment: bool = False
+    ) -> list[Hits]:
+        """The hits of each read. A shard answers all reads at one timestamp; with `one_moment` all shards do."""
         if len(entry.shards) == 1:
             by_shard = [await self._search_shard(entry.shards[0], reads)]
         else:
             by_shard = await asyncio.gather(*[self._search_shard(shard, reads) for shard in entry.shards])
+            if one_moment:
+                by_shard = await _at_one_moment(entry.shards, by_shard, reads, self._search_shard)
         return [
             await self._reduced(entry, read, [hits[number] for hits in by_shard]) for number, read in enumerate(reads)
         ]
@@ -237,14 +243,44 @@ class Reader:
             ignore_growing=plan.ignore_growing,
             expire_before=self._expire_before(entry),
         )
-        parts = await self.query_shards(_owners(entry, listed_keys(entry, bound, exact=False)), read)
+        owners = _owners(entry, listed_keys(entry, bound, exact=False))
+        parts = await self.query_shards(owners, read, one_moment=plan.is_iterator)
         return query_reply(entry, plan, read, parts)
 
-    async def query_shards(self, shards: Sequence[Shard], read: ShardRead) -> Sequence[Found]:
-        """The answers of these shards, in their order."""
+    async def query_shards(
+        self, shards: Sequence[Shard], read: ShardRead, *, one_moment: bool = False
+    ) -> Sequence[Found]:
+        """The answers of these shards, in their order; with `one_moment` all at one timestamp."""
         if len(shards) == 1:
             return [await self._routes.node(shards[0]).query(_for_shard(read, shards[0]))]
-        return await asyncio.gather(*[self._routes.node(shard).query(_for_shard(read, shard)) for shard in shards])
+        by_shard = await asyncio.gather(*[self._query_shard(shard, [read]) for shard in shards])
+        if one_moment:
+            by_shard = await _at_one_moment(shards, by_shard, [read], self._query_shard)
+        return [found for (found,) in by_shard]
+
+    async def _query_shard(self, shard: Shard, reads: Sequence[ShardRead]) -> list[Found]:
+        return [await self._routes.node(shard).query(_for_shard(read, shard)) for read in reads]
+
+
+P = TypeVar("P", Hits, Found)
+
+
+async def _at_one_moment(
+    shards: Sequence[Shard],
+    by_shard: Sequence[list[P]],
+    reads: Sequence[ShardRead],
+    ask: Callable[[Shard, Sequence[ShardRead]], Awaitable[list[P]]],
+) -> list[list[P]]:
+    """The shards' answers, asked for again where they are older than the newest of them. Shards stamp by clocks of
+    their own: what one writes next may lie below the moment of another's answer, and is kept out of later reads at that
+    moment by asking for it now."""
+    moment = max(answers[0].read_timestamp for answers in by_shard)
+    pinned = [msgspec.structs.replace(read, at_timestamp=moment) for read in reads]
+
+    async def answered(shard: Shard, answers: list[P]) -> list[P]:
+        return answers if answers[0].read_timestamp == moment else await ask(shard, pinned)
+
+    return await asyncio.gather(*[answered(shard, one) for shard, one in zip(shards, by_shard, strict=True)])
 
 
 def _iterates(request: SearchRequest) -> bool:

@@ -7,6 +7,7 @@ dimensions and so may differ in the last bits; callers select with it and report
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,7 +23,11 @@ from elanus.model.types import Metric
 
 @cache
 def library() -> ModuleType:
-    """faiss itself, loaded at the first call (about 60 ms)."""
+    """faiss itself, loaded at the first call (about 60 ms).
+
+    Its threads sleep while they wait for one another: spinning, on cores that others use too, stretches a build of many
+    small steps (product codes) from seconds to minutes."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import faiss
 
     return faiss

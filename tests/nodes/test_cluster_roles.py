@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from node_calls import Client, refused, row, rows
 
+from elanus.app.roles import Roles
 from elanus.base.errors import Action, ElanusError, FencedError, UnavailableError
 from elanus.meta.catalog import Stored, stored
 from elanus.meta.catalog import run as run_transaction
@@ -20,8 +21,10 @@ from elanus.model.columns import Column
 from elanus.model.errors import ChannelNotAvailableError
 from elanus.model.reads import ShardRead
 from elanus.model.requests import Consistency
+from elanus.model.segment import IndexFile
 from elanus.model.types import ConsistencyLevel
-from elanus.nodes.contracts import ShardWrite
+from elanus.nodes.contracts import BuildTask, ShardWrite
+from elanus.nodes.data.node import DataNode
 from elanus.testing.cluster import ClusterOptions, ClusterWorld, Member, play_cluster
 from elanus.testing.invariants import check_all
 
@@ -436,3 +439,45 @@ def test_more_replicas_than_nodes_are_refused(clustered: Callable[..., None]) ->
         await refused(client.load(replicas=3), ElanusError, "service resource insufficient[currentStreamingNode=2]")
 
     clustered(scenario)
+
+
+# --- data nodes -----------------------------------------------------------------------------------------------------
+class SlowData(DataNode):
+    """Takes five seconds for everything."""
+
+    begun = 0
+
+    async def build(self, task: BuildTask) -> IndexFile:
+        SlowData.begun += 1
+        await self._doors.clock.sleep(5)
+        return await super().build(task)
+
+
+class SlowRoles(Roles):
+    """With such data nodes."""
+
+    def data(self) -> DataNode:
+        return SlowData(self.footing.doors, self.footing.objects, 1)
+
+
+def test_builds_run_side_by_side_and_again_when_their_node_dies() -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        SlowData.begun = 0
+        client = client_of(world)
+        await client.create(shard_count=1, index_type="HNSW", load=False)
+        for number in range(2):
+            await client.insert(rows(range(2000 * number, 2000 * number + 2000)))
+            await client.flush()
+        while SlowData.begun < 2:
+            await world.sleep(0.1)
+        begun_s = world.clock.monotonic_s()
+        await world.kill("data 1")
+        await client.wait_indexed()
+        # The other one was building; the dead one's lease ends, then its task takes five seconds more.
+        assert world.clock.monotonic_s() - begun_s < 5 + 5 + 3
+        assert SlowData.begun == 3
+        await client.load()
+        assert await client.count() == 4000
+
+    options = ClusterOptions(data=2, compacts=False)
+    play_cluster(scenario, options, make=SlowRoles, check=check_all)

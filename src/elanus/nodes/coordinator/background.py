@@ -10,23 +10,22 @@ a merge would replace wait with them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import msgspec
 
-from elanus.base.errors import Action, ElanusError, UnavailableError
+from elanus.base.errors import Action, ElanusError
 from elanus.index.errors import IndexBuildError
+from elanus.meta.catalog import elected
 from elanus.meta.manifests import Refused, ShardEdit
 from elanus.meta.records import Collection, CollectionState
-from elanus.meta.store import Compare
 from elanus.model.errors import SchemaMismatchError
 from elanus.model.index import IndexDefinition
 from elanus.model.requests import CompactionState
 from elanus.model.segment import Manifest, SegmentEntry
 from elanus.model.timestamp import compose, physical_ms
-from elanus.nodes.contracts import BuildTask, CompactTask, Data
+from elanus.nodes.contracts import BuildTask, CompactTask
 from elanus.nodes.coordinator.catalog import Catalog
 from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.coordinator.maintenance import (
@@ -39,7 +38,8 @@ from elanus.nodes.coordinator.maintenance import (
     replace_segments,
 )
 from elanus.nodes.coordinator.oracle import IdAllocator
-from elanus.nodes.coordinator.placement import Placement
+from elanus.nodes.coordinator.placement import Placement, gather_all
+from elanus.nodes.coordinator.workers import Workers
 
 CALM_S: Final = 1.0
 RETRY_S: Final = 1.0
@@ -89,7 +89,7 @@ class Background:
         catalog: Catalog,
         placement: Placement,
         ids: IdAllocator,
-        guard: Compare,
+        workers: Workers,
         limits: BackgroundLimits,
     ) -> None:
         self._doors = ground.doors
@@ -98,9 +98,10 @@ class Background:
         self._catalog = catalog
         self._placement = placement
         self._ids = ids
-        self._guard = guard
+        self._guard = elected(placement.term)
+        self._workers = workers
+        self._working: set[int] = set()
         self._limits = limits
-        self._data: Mapping[int, Data] = {}
         self._dirty: dict[int, float] = {}
         self._expiries: dict[int, float] = {}
         self._wake = asyncio.Event()
@@ -108,9 +109,8 @@ class Background:
         self._manual: dict[str, list[_Merge]] = {}
         self._failures: dict[tuple[int, int], str] = {}
 
-    def start(self, data: Mapping[int, Data]) -> None:
-        """Begin working with these data nodes."""
-        self._data = data
+    def start(self) -> None:
+        """Begin to work."""
         self._doors.tasks.spawn(self._work_for_ever(), name="background work")
 
     def mark(self, collection_id: int) -> None:
@@ -123,10 +123,21 @@ class Background:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._dirty:
-                collection_id = min(self._dirty, key=lambda one: self._dirty[one])
+            while idle := [one for one in self._dirty if one not in self._working]:
+                if len(self._working) >= self._workers.slots:
+                    break
+                collection_id = min(idle, key=lambda one: self._dirty[one])
                 marked_s = self._dirty.pop(collection_id)
-                await self._work_on(collection_id, marked_s)
+                self._working.add(collection_id)
+                self._doors.tasks.spawn(self._work_in_turn(collection_id, marked_s), name="background turn")
+
+    async def _work_in_turn(self, collection_id: int, marked_s: float) -> None:
+        """One collection at a time for each slot there is."""
+        try:
+            await self._work_on(collection_id, marked_s)
+        finally:
+            self._working.discard(collection_id)
+            self._wake.set()
 
     async def _work_on(self, collection_id: int, marked_s: float) -> None:
         stored = self._catalog.collections.get(collection_id)
@@ -171,9 +182,12 @@ class Background:
             return True
         waiting = plan_compactions(manifest, self._policy(collection, 2)) if self._limits.compacts else []
         held = {entry.segment_id for plan in waiting for entry in plan}
-        for entry, definition in plan_builds(manifest, collection.indexes, collection.schema):
-            if entry.segment_id not in held and not self.build_failure(entry.segment_id, definition.index_id):
-                await self._build(collection, vchannel, entry, definition)
+        builds = [
+            self._build(collection, vchannel, entry, definition)
+            for entry, definition in plan_builds(manifest, collection.indexes, collection.schema)
+            if entry.segment_id not in held and not self.build_failure(entry.segment_id, definition.index_id)
+        ]
+        await gather_all(builds)
         if self._limits.compacts:
             self._await_expiry(collection, manifest)
         return bool(held)
@@ -208,12 +222,6 @@ class Background:
             del self._expiries[collection_id]
             self.mark(collection_id)
 
-    def _node(self) -> Data:
-        """A data node."""
-        for node_id in sorted(self._data):
-            return self._data[node_id]
-        raise UnavailableError("there is no data node now")
-
     # --- tasks ------------------------------------------------------------------------------------------------------
     async def _build(
         self, collection: Collection, vchannel: str, entry: SegmentEntry, definition: IndexDefinition
@@ -224,10 +232,10 @@ class Background:
             entry=entry,
             definition=definition,
             schema=collection.schema,
-            token=self._doors.random.token(),
+            token="",
         )
         try:
-            file = await self._node().build(task)
+            file = await self._workers.run(lambda node, token: node.build(msgspec.structs.replace(task, token=token)))
         except IndexBuildError as error:
             # The segment is searched without it; whoever asks for the index's state is told.
             self._events.warning("index.build_failed", shard=vchannel, segment=entry.segment_id, error=error.message)
@@ -279,10 +287,10 @@ class Background:
             schema=collection.schema,
             purge_before=purge_before,
             expire_before=self._expire_before(collection),
-            token=self._doors.random.token(),
+            token="",
             clustered_by=clustered_by,
         )
-        outputs = await self._node().compact(task)
+        outputs = await self._workers.run(lambda node, token: node.compact(msgspec.structs.replace(task, token=token)))
         edit = ShardEdit(manifest.vchannel, replace_segments(inputs, outputs, purge_before))
         outcome = await self._manifests.commit((edit,), (self._guard,))
         if isinstance(outcome, Refused):

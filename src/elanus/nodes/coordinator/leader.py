@@ -27,6 +27,7 @@ from elanus.nodes.coordinator.ddl import ShardDdl
 from elanus.nodes.coordinator.election import Office
 from elanus.nodes.coordinator.oracle import IdAllocator, TimestampOracle
 from elanus.nodes.coordinator.placement import Placement
+from elanus.nodes.coordinator.workers import Workers
 from elanus.nodes.membership import Peers
 
 SETTLE_S: Final = 0.1
@@ -57,7 +58,8 @@ class Leader:
         self.oracle = TimestampOracle(ground.meta, ground.doors.clock, self.guard)
         self.ids = IdAllocator(ground.meta, ground.doors.clock, self.guard)
         self.placement = Placement(ground, self.catalog, self.channels, peers, self.term)
-        self.background = Background(ground, self.catalog, self.placement, self.ids, self.guard, limits.background)
+        workers = Workers(ground, peers)
+        self.background = Background(ground, self.catalog, self.placement, self.ids, workers, limits.background)
         self.ddl = ShardDdl(ground, self.catalog, self.guard, self.channels, self.term)
         self.collector = Collector(ground, self.guard)
         self._adopts = limits.adopts
@@ -87,7 +89,7 @@ class Leader:
         await self.ddl.finish_all()
         await self.catalog.refresh()
         spawn = self.ground.doors.tasks.spawn
-        self.background.start(self.peers.data)
+        self.background.start()
         spawn(self._follow_pointers(), name="follow shard pointers")
         spawn(self._reconcile_for_ever(), name="placement")
         self._mark_all()

@@ -76,7 +76,7 @@ class Placement:
         self._catalog = catalog
         self._owners = owners
         self._peers = peers
-        self._term = term
+        self.term = term
         self._manifests = ground.manifests
         self.shards: dict[str, ShardState] = {}
         self.held: dict[int, dict[int, Held]] = {}
@@ -247,7 +247,7 @@ class Placement:
                     schema=collection.schema,
                     manifest=manifest,
                     in_memory=tuple(index.index_id for index in collection.indexes if not index.is_mapped),
-                    coordinator_term=self._term,
+                    coordinator_term=self.term,
                 )
                 await self._peers.while_there(self._tasks, node_id, self._node(node_id).load(order))
                 self.held.setdefault(node_id, {})[entry.segment_id] = Held(entry, manifest.version)
@@ -269,7 +269,7 @@ class Placement:
             ready=target.ready,
             locations=target.locations,
             partition_ids=target.partition_ids,
-            coordinator_term=self._term,
+            coordinator_term=self.term,
         )
         await self._owners.ask(pchannel_of(target.manifest.vchannel), lambda owner: owner.set_target(ordered))
 
@@ -291,7 +291,7 @@ class Placement:
     async def _release_at(self, node_id: int, segment_ids: tuple[int, ...]) -> None:
         node = self._peers.query.get(node_id)
         if node is not None:
-            await self._peers.while_there(self._tasks, node_id, node.release(segment_ids, self._term))
+            await self._peers.while_there(self._tasks, node_id, node.release(segment_ids, self.term))
         for segment_id in segment_ids:
             self.held.get(node_id, {}).pop(segment_id, None)
 

@@ -15,7 +15,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from elanus.base.errors import OverloadedError
@@ -110,6 +110,28 @@ class ThreadPool:
         except RuntimeError:
             if not call.loop.is_closed():
                 raise
+
+
+def run_in_threads(calls: Sequence[Callable[[], object]]) -> None:
+    """Run the calls side by side, the first on this thread, and return when all have ended; raises what one raised.
+    For long work that leaves the GIL. Threads of a background thread have its priority."""
+    errors: list[BaseException] = []
+
+    def work(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as raised:  # handed to the caller, whatever it is
+            errors.append(raised)
+
+    threads = [threading.Thread(target=work, args=(call,), daemon=True) for call in calls[1:]]
+    for thread in threads:
+        thread.start()
+    for call in calls[:1]:
+        work(call)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def lower_thread_priority() -> None:

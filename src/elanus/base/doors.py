@@ -112,6 +112,21 @@ class AppendFile(Protocol):
         ...
 
 
+class ReadFile(Protocol):
+    """An open file that never changes, read in pieces. Any number of threads may read at once; released when nothing
+    refers to it."""
+
+    @property
+    def piece_count(self) -> int:
+        """Pieces read so far."""
+        ...
+
+    def read_pieces(self, offsets: Sequence[int], into: Sequence[memoryview]) -> None:
+        """Fill each buffer from its offset on; the disk is told of all of them before the first is waited for.
+        StorageError, also where the file ends before a buffer is full."""
+        ...
+
+
 class Files(Protocol):
     """The disk. Paths are absolute strings with '/'. All calls block: use `Compute.run_io` off the start-up path.
 
@@ -126,6 +141,10 @@ class Files(Protocol):
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes [offset, offset + length), shorter at the end of the file."""
+        ...
+
+    def open(self, path: str) -> ReadFile:
+        """The file for reading in pieces, which are few among many: the system reads nothing ahead."""
         ...
 
     def map(self, path: str) -> memoryview:

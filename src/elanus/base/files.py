@@ -13,10 +13,11 @@ import fcntl
 import mmap
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
-from elanus.base.doors import AppendFile
+from elanus.base.doors import AppendFile, ReadFile
 from elanus.base.errors import DiskFullError, StorageError
 from elanus.base.limits import KIB
 
@@ -116,6 +117,48 @@ class PosixAppendFile:
                 views[start] = views[start][written:]
 
 
+class PosixReadFile:
+    """One file read in pieces, by `pread` on the caller's thread."""
+
+    __slots__ = ("_descriptor", "_lock", "_path", "piece_count")
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        self._lock = threading.Lock()
+        self.piece_count = 0
+        _advise(descriptor, 0, 0, "POSIX_FADV_RANDOM")
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def read_pieces(self, offsets: Sequence[int], into: Sequence[memoryview]) -> None:
+        if len(offsets) > 1:
+            for offset, buffer in zip(offsets, into, strict=True):
+                _advise(self._descriptor, offset, len(buffer), "POSIX_FADV_WILLNEED")
+        try:
+            for offset, buffer in zip(offsets, into, strict=True):
+                done = os.preadv(self._descriptor, [buffer], offset)
+                if done < len(buffer):
+                    self._read_rest(offset, buffer, done)
+        except OSError as error:
+            raise _typed(error) from error
+        with self._lock:
+            self.piece_count += len(offsets)
+
+    def _read_rest(self, offset: int, buffer: memoryview, done: int) -> None:
+        rest = _read_exactly(self._descriptor, offset + done, len(buffer) - done)
+        if len(rest) < len(buffer) - done:
+            raise StorageError(f"{self._path} ends before offset {offset + len(buffer)}")
+        buffer[done:] = rest
+
+
+def _advise(descriptor: int, offset: int, length: int, advice: str) -> None:
+    """Tell the system what will be read, where it listens (macOS does not)."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, offset, length, getattr(os, advice))
+
+
 class PosixFiles:
     """`doors.Files` on the operating system's file system."""
 
@@ -130,6 +173,10 @@ class PosixFiles:
             end = os.fstat(file.fileno()).st_size
             stop = end if length is None else min(end, offset + length)
             return _read_exactly(file.fileno(), offset, max(0, stop - offset))
+
+    @_translated
+    def open(self, path: str) -> ReadFile:
+        return PosixReadFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
 
     @_translated
     def map(self, path: str) -> memoryview:

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from elanus.base.doors import ReadFile
 from elanus.index.parameters import Parameter, Setting
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
@@ -186,4 +187,13 @@ class FileIndexType(IndexType, Protocol):
 
     def load(self, data: memoryview) -> VectorIndex:
         """Open a file without copying it; `data` must stay unchanged and is kept alive."""
+        ...
+
+
+@runtime_checkable
+class DiskIndexType(FileIndexType, Protocol):
+    """A kind of index that does not want all of its file in memory."""
+
+    def load_with(self, data: memoryview, file: ReadFile) -> VectorIndex:
+        """As `load`; most of the index is read from `file`, of which `data` is the mapping."""
         ...

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from elanus.base.doors import ReadFile
 from elanus.base.errors import ElanusError, InvariantError
 from elanus.index.auto import Auto, auto_metric
 from elanus.index.binary import BINARY_METRICS, BinFlat
 from elanus.index.binary_ivf import BinIvfFlat
-from elanus.index.contract import FileIndexType, IndexType, ResolvedIndex, SearchParams, VectorIndex
+from elanus.index.contract import DiskIndexType, FileIndexType, IndexType, ResolvedIndex, SearchParams, VectorIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES
+from elanus.index.diskann import DiskAnn
 from elanus.index.errors import IndexBuildError, IndexParameterError, IndexTypeNotServedError, SearchParameterError
 from elanus.index.extensions import find_extension
 from elanus.index.file import read_trailer
@@ -50,6 +52,7 @@ _FILE_TYPES: Final[tuple[FileIndexType, ...]] = (
     IvfRabitq(),
     Scann(),
     BinIvfFlat(),
+    DiskAnn(),
     SparseInverted(),
     SparseWand(),
 )
@@ -64,7 +67,7 @@ _ALIASES: Final = {"MARISA-TRIE": "TRIE", "": "AUTOINDEX"}
 _BY_FILE: Final = {one.name: one for one in _FILE_TYPES}
 
 NOT_SERVED: Final[Mapping[str, frozenset[DataType]]] = {
-    **dict.fromkeys(("DISKANN", "AISAQ"), FLOAT_TYPES),
+    **dict.fromkeys(("AISAQ",), FLOAT_TYPES),
     "MINHASH_LSH": frozenset({DataType.BINARY_VECTOR}),
 }
 """By name, the field types that each would take."""
@@ -159,9 +162,16 @@ def resident_bytes(index_type: str, file_bytes: int, params: Mapping[str, str]) 
     return _file_type(index_type).resident_bytes(file_bytes, params)
 
 
-def load(data: memoryview) -> VectorIndex:
-    """The index in a file that the caller mapped; nothing is copied. `CorruptedError` if it is not one of ours."""
-    return _file_type(read_trailer(data).index_type).load(data)
+def load(data: memoryview, file: ReadFile | None = None) -> VectorIndex:
+    """The index in a file that the caller mapped; nothing is copied. `file` is the same one, where it is local, for
+    types that read it piece by piece. `CorruptedError` if it is not one of ours."""
+    kind = _file_type(read_trailer(data).index_type)
+    return kind.load_with(data, file) if file is not None and isinstance(kind, DiskIndexType) else kind.load(data)
+
+
+def lives_on_disk(index_type: str) -> bool:
+    """Whether a built index of that type is read from its file piece by piece."""
+    return isinstance(_file_type(index_type), DiskIndexType)
 
 
 def _find_for(name: str, field: FieldSchema) -> IndexType:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-from elanus.base.doors import Doors
+from elanus.base.doors import Doors, ReadFile
 from elanus.base.errors import CorruptedError
 from elanus.base.limits import KIB, MIB
 from elanus.model.segment import FileRef
-from elanus.objects.store import Data, ObjectStore, buffers, size_of
+from elanus.objects.store import Data, ObjectNotFoundError, ObjectStore, buffers, size_of
 
 INLINE_BYTES_MAX: Final = 64 * KIB
 """Up to this size a checksum is cheaper than a change of thread."""
@@ -55,6 +55,17 @@ async def map_verified(doors: Doors, store: ObjectStore, ref: FileRef) -> memory
         state = await doors.compute.run_io(zlib.crc32, piece, state)
     _check_checksum(ref, state)
     return data
+
+
+async def open_local(doors: Doors, store: ObjectStore, ref: FileRef) -> ReadFile | None:
+    """The object's local file for reading in pieces, where it has one; nothing is verified. ObjectNotFoundError."""
+    path = store.local_path(ref.key)
+    if path is None:
+        return None
+    try:
+        return await doors.compute.run_io(doors.files.open, path)
+    except FileNotFoundError:
+        raise ObjectNotFoundError(f"object {ref.key} not found") from None
 
 
 async def _checksum(doors: Doors, data: Data) -> int:

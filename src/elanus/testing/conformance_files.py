@@ -75,7 +75,7 @@ def a_taken_name_is_refused(files: Files, folder: str) -> None:
 
 
 def a_missing_name_is_refused(files: Files, folder: str) -> None:
-    for work in (files.read, files.map, files.size):
+    for work in (files.read, files.open, files.map, files.size):
         _refused(FileNotFoundError, lambda work=work: work(f"{folder}/missing"))  # type: ignore[misc]
     _refused(FileNotFoundError, lambda: files.link(f"{folder}/missing", f"{folder}/x"))
     _refused(FileNotFoundError, lambda: files.rename(f"{folder}/missing", f"{folder}/x"))
@@ -120,6 +120,19 @@ def a_mapping_outlives_its_name(files: Files, folder: str) -> None:
     assert mapped.readonly
 
 
+def pieces_are_read_whole_and_counted(files: Files, folder: str) -> None:
+    _write(files, f"{folder}/a", b"0123456789")
+    file = files.open(f"{folder}/a")
+    buffers = [bytearray(3), bytearray(0), bytearray(10)]
+    file.read_pieces([7, 4, 0], [memoryview(one) for one in buffers])
+    assert [bytes(one) for one in buffers] == [b"789", b"", b"0123456789"]
+    assert file.piece_count == 3
+    _refused(StorageError, lambda: file.read_pieces([5], [memoryview(bytearray(6))]))
+    files.remove(f"{folder}/a")
+    file.read_pieces([1], [memoryview(buffers[0])])
+    assert bytes(buffers[0]) == b"123"
+
+
 def a_closed_handle_is_dead(files: Files, folder: str) -> None:
     file = files.create(f"{folder}/a")
     file.append(b"x")
@@ -141,5 +154,6 @@ CASES: Final[list[Case]] = [
     a_rename_replaces,
     folders_are_made_with_their_parents,
     a_mapping_outlives_its_name,
+    pieces_are_read_whole_and_counted,
     a_closed_handle_is_dead,
 ]

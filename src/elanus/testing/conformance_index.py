@@ -111,6 +111,7 @@ class Data:
 
 _REFINED: Final = {"refine": "true", "refine_type": "FP32"}
 _GRAPH: Final = {"M": "16", "efConstruction": "100"}
+_DISK: Final = {"max_degree": "24", "search_list_size": "60"}
 _MUCH: Final = {"ef": 400, "refine_k": 20.0}
 
 
@@ -122,6 +123,7 @@ def index_cases() -> Iterator[IndexCase]:
             yield IndexCase("HNSW", metric, _GRAPH, {"ef": K}, {"ef": 400}, data_type)
             if data_type is not DataType.INT8_VECTOR:
                 yield IndexCase("IVF_FLAT", metric, {"nlist": "32"}, few, all_, data_type)
+                yield IndexCase("DISKANN", metric, _DISK, {"search_list": K}, {"search_list": 300}, data_type)
         yield from _coded_cases(metric)
     for metric in (Metric.HAMMING, Metric.JACCARD):
         few, all_ = {"nprobe": 1}, {"nprobe": 32}

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from elanus.base.doors import ReadFile
 from elanus.base.errors import DiskFullError, StorageError
 
 SECTOR_BYTES: Final = 512
@@ -125,6 +126,25 @@ class _AppendFile:
             raise
 
 
+class _ReadFile:
+    """A file by its content, whatever becomes of its name."""
+
+    def __init__(self, disk: ForgettingDisk, path: str) -> None:
+        self._disk = disk
+        self._path = path
+        self._content = disk.content(path)
+        self.piece_count = 0
+
+    def read_pieces(self, offsets: Sequence[int], into: Sequence[memoryview]) -> None:
+        for offset, buffer in zip(offsets, into, strict=True):
+            self._disk._powered()
+            found = self._content.data[offset : offset + len(buffer)]
+            if len(found) < len(buffer):
+                raise StorageError(f"{self._path} ends before offset {offset + len(buffer)}")
+            buffer[:] = found
+        self.piece_count += len(offsets)
+
+
 class ForgettingDisk:
     """`doors.Files` in memory. `hook` sees every point; `capacity_bytes` bounds the sum of all visible files."""
 
@@ -164,11 +184,11 @@ class ForgettingDisk:
 
     def damage(self, path: str, offset: int, flip: int = 0xFF) -> None:
         """Flip bits of one durable byte, behind everybody's back."""
-        self._content(path).data[offset] ^= flip
+        self.content(path).data[offset] ^= flip
 
     def cut(self, path: str, size: int) -> None:
         """Shorten a file, behind everybody's back."""
-        content = self._content(path)
+        content = self.content(path)
         del content.data[size:]
         content.synced = min(content.synced, size)
 
@@ -182,15 +202,18 @@ class ForgettingDisk:
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         self._powered()
-        data = self._content(path).data
+        data = self.content(path).data
         return bytes(data[offset:] if length is None else data[offset : offset + length])
+
+    def open(self, path: str) -> ReadFile:
+        return _ReadFile(self, path)
 
     def map(self, path: str) -> memoryview:
         return memoryview(self.read(path))
 
     def size(self, path: str) -> int:
         self._powered()
-        return len(self._content(path).data)
+        return len(self.content(path).data)
 
     def exists(self, path: str) -> bool:
         self._powered()
@@ -199,7 +222,7 @@ class ForgettingDisk:
 
     def link(self, source: str, target: str) -> None:
         with self.call("link", target):
-            content = self._content(source)
+            content = self.content(source)
             folder, name = self._folder_of(target)
             if name in folder.seen:
                 raise FileExistsError(target)
@@ -207,7 +230,7 @@ class ForgettingDisk:
 
     def rename(self, source: str, target: str) -> None:
         with self.call("rename", target):
-            content = self._content(source)
+            content = self.content(source)
             folder, name = self._folder_of(target)
             folder.seen[name] = content
             from_folder, from_name = self._folder_of(source)
@@ -281,7 +304,8 @@ class ForgettingDisk:
             raise FileNotFoundError(path)
         return self._folders[folder], name
 
-    def _content(self, path: str) -> _Content:
+    def content(self, path: str) -> _Content:
+        """What the name stands for; FileNotFoundError."""
         folder, name = self._folder_of(path)
         if name not in folder.seen:
             raise FileNotFoundError(path)

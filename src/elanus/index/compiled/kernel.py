@@ -79,7 +79,8 @@ class Kernel(Part[P, R]):
     def __init__(self, body: Callable[P, R], twin: Callable[P, R]) -> None:
         super().__init__(body)
         self.twin = twin
-        self._chosen: Callable[..., R] | None = None if is_compiled() else twin
+        self.is_compiled = is_compiled()
+        self._chosen: Callable[..., R] | None = None if self.is_compiled else twin
 
     @property
     def is_ready(self) -> bool:

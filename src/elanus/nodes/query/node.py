@@ -18,13 +18,14 @@ import numpy as np
 
 from elanus.base.doors import Doors
 from elanus.index.contract import VectorIndex
+from elanus.index.registry import lives_on_disk
 from elanus.index.registry import load as load_index
 from elanus.model.errors import DeletesBehindError, SegmentNotFoundError
 from elanus.model.reads import Found, Hits
 from elanus.model.segment import IndexFile, Manifest, SegmentEntry
 from elanus.nodes.contracts import DeleteRange, NodeStatus, SegmentLoad, SegmentRead
 from elanus.nodes.terms import HighestTerm
-from elanus.objects.checksums import map_verified
+from elanus.objects.checksums import map_verified, open_local
 from elanus.objects.store import ObjectStore
 from elanus.search.execute import Execution
 from elanus.segment.deletes import Deletes
@@ -84,6 +85,8 @@ class QueryNode:
 
     async def _open_index(self, file: IndexFile, in_memory: bool) -> VectorIndex:
         data = await map_verified(self._doors, self._objects, file.file)
+        if lives_on_disk(file.resolved_type):
+            return load_index(data, await open_local(self._doors, self._objects, file.file))
         if in_memory:
             data = await self._doors.compute.run_io(_copied, data)
         return load_index(data)

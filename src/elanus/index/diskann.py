@@ -1,0 +1,438 @@
+"""DISKANN: vectors and graph on disk, compressed codes in memory (Subramanya et al. 2019, "DiskANN: fast accurate
+billion-point nearest neighbor search on a single node").
+
+A search walks the graph (`compiled.beam`) by distances from codes, and reads from disk, `beam_width_ratio` nodes at a
+time, only the nodes it passes through; each is scored from its own vector, so that what it returns is exact. The reads
+are ours: pieces of whole sectors through `doors.ReadFile`, counted there. Memory holds the codes, and copies of the
+nodes nearest the entry, which every search passes; both have a budget, a share of the vectors' bytes, and neither
+grows. The file's other sections are mapped.
+
+COSINE is inner product over vectors of length 1. For IP the graph is built over vectors made equally long by one more
+number, whose distances order as inner products do; codes and records hold the plain vectors.
+
+Sections: `codebooks`, `codes` (`graph.Codes`), `rows`, `starts` (`graph.Distinct`), and `nodes`, uint32 (groups,
+words): a group is as many whole sectors of 4096 bytes as one record needs, with as many records as fit. A record is as
+`compiled.beam` says, `max_degree` neighbours long. Nodes are in breadth-first order from the entry, node 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+
+from elanus.base.doors import ReadFile
+from elanus.base.errors import check
+from elanus.base.limits import MIB
+from elanus.index.calibrate import calibrate, effort_for
+from elanus.index.compiled.beam import Asked, Records, Walk, begun, step
+from elanus.index.compiled.vamana import Adjacency
+from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, Rows, SearchParams, VectorIndex
+from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, LIST_TYPES, Declaration
+from elanus.index.errors import IndexParameterError, SearchParameterError
+from elanus.index.exact import empty_answer
+from elanus.index.file import ALIGNMENT, Effort, Trailer, read_array, read_trailer, write_arrays
+from elanus.index.graph import Distinct, augmented, breadth_first, build_graph, distinct, encode, entry_of
+from elanus.index.parameters import INT32_MAX, IntegerParameter, NumberParameter, Setting
+from elanus.index.vectors import normalised
+from elanus.model.schema import FieldSchema
+from elanus.model.types import Metric
+
+SECTOR_BYTES: Final = ALIGNMENT
+WORD_BYTES: Final = 4
+PART_FLOATS_MIN: Final = 4
+"""More codes than one for four numbers find nothing more."""
+PARTS_MIN: Final = 32
+CACHE_BYTES_MAX: Final = 32 * MIB
+SEARCH_LIST_MIN: Final = 16
+SEARCH_LIST_PER_RANK_FALLBACK: Final = 3.0
+SEARCH_LIST_MARGIN: Final = 1.3
+"""Factor on the calibrated list: real queries are harder than samples of the data."""
+LIST_RATIOS: Final = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+BEAM_DEFAULT: Final = 4
+QUERY_BLOCK: Final = 16
+"""Queries that walk side by side, so that one step of the interpreter serves all."""
+
+CALL_US: Final = 150.0
+READ_US: Final = 12.0
+COMPILING_US: Final = 5e6
+PLAIN_FACTOR: Final = 10.0
+"""Cost of one query, and for each node it reads; of the first search of a process; without numba, of a node."""
+
+_LENIENT: Final = (
+    IntegerParameter("max_degree", 1, 512, 56),
+    IntegerParameter("search_list_size", 1, INT32_MAX, 100),
+    NumberParameter("pq_code_budget_gb_ratio", 1e-6, 0.25, 0.125),
+    NumberParameter("search_cache_budget_gb_ratio", 0.0, 0.3, 0.1, is_open=True),
+)
+"""As Milvus does with them: what is out of range, or no number, counts as not given."""
+
+
+class Groups(Protocol):
+    """Where groups of nodes are read from."""
+
+    def read(self, groups: Sequence[int], into: Sequence[memoryview]) -> None:
+        """Fill one buffer with each group."""
+        ...
+
+
+class MappedGroups:
+    """Groups in memory: while an index is built, and where it is no local file."""
+
+    def __init__(self, nodes: np.ndarray) -> None:
+        self._nodes = nodes
+
+    def read(self, groups: Sequence[int], into: Sequence[memoryview]) -> None:
+        for group, buffer in zip(groups, into, strict=True):
+            buffer[:] = self._nodes[group].view(np.uint8).data
+
+
+class FileGroups:
+    """Groups in a file, from an offset on."""
+
+    def __init__(self, file: ReadFile, offset: int, group_bytes: int) -> None:
+        self._file = file
+        self._offset = offset
+        self._group_bytes = group_bytes
+
+    def read(self, groups: Sequence[int], into: Sequence[memoryview]) -> None:
+        self._file.read_pieces([self._offset + group * self._group_bytes for group in groups], into)
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """How nodes lie in groups."""
+
+    dimension: int
+    degree: int
+
+    @property
+    def record_words(self) -> int:
+        """Vector, count, neighbours."""
+        return self.dimension + 1 + self.degree
+
+    @property
+    def group_words(self) -> int:
+        """Of one group: whole sectors."""
+        return -(-self.record_words * WORD_BYTES // SECTOR_BYTES) * SECTOR_BYTES // WORD_BYTES
+
+    @property
+    def group_nodes(self) -> int:
+        """Records in one group."""
+        return self.group_words // self.record_words
+
+    def starts(self, nodes: Rows) -> Rows:
+        """Where nodes begin in an array of all words."""
+        groups, places = np.divmod(nodes, self.group_nodes)
+        return np.asarray(groups * self.group_words + places * self.record_words)
+
+
+class DiskGraph:
+    """The searchable part: codes in memory, groups behind a reader. Any number of threads may search it at once."""
+
+    def __init__(self, layout: Layout, books: Floats, codes: np.ndarray, groups: Groups, kept_groups: int) -> None:
+        self._layout = layout
+        self._books = books
+        self._book_squares = np.einsum("mcd,mcd->mc", books, books)
+        self._codes = codes
+        self._groups = groups
+        self._kept_count = min(kept_groups * layout.group_nodes, len(codes))
+        self._kept_groups = kept_groups
+        self._kept: np.ndarray | None = None
+
+    def walk(self, queries: Floats, list_size: int, beam: int, is_distance: bool) -> Walk:
+        """Walks of queries (q, dim) that kept `list_size` nodes each, to their ends."""
+        asked = Asked(queries, self._tables(queries, is_distance), is_distance)
+        walk = begun(len(queries), len(self._codes), min(list_size, len(self._codes)), beam)
+        walk.distances[:, 0] = asked.tables[:, np.arange(len(self._books)), self._codes[0]].sum(axis=1)
+        words = np.empty((walk.frontier.size, self._layout.group_words), np.uint32)
+        buffers = [memoryview(row.view(np.uint8).data) for row in words]
+        kept = self._kept_words()
+        flat = words.reshape(-1)
+        remaining = len(queries)
+        while remaining:
+            starts = self._fetch(walk, words.shape[1], buffers)
+            records = Records(
+                flat.view(np.float32), flat.view(np.int32), kept.view(np.float32), kept.view(np.int32), starts
+            )
+            remaining = step(self._codes, asked, records, walk)
+        return walk
+
+    def _fetch(self, walk: Walk, group_words: int, buffers: Sequence[memoryview]) -> Rows:
+        """Read the frontier's groups that are not kept, each once; where the records are, as `Records.starts`."""
+        layout, frontier = self._layout, walk.frontier.astype(np.int64)
+        starts = -1 - layout.starts(frontier)
+        wanted = np.arange(frontier.shape[1]) < walk.frontier_counts[:, None]
+        away = np.nonzero(wanted & (frontier >= self._kept_count))
+        nodes = frontier[away]
+        if len(nodes):
+            groups, slots = np.unique(nodes // layout.group_nodes, return_inverse=True)
+            self._groups.read(groups.tolist(), buffers[: len(groups)])
+            starts[away] = slots * group_words + nodes % layout.group_nodes * layout.record_words
+        return starts
+
+    def _kept_words(self) -> np.ndarray:
+        """The groups near the entry, read at the first search. Two threads may both read them."""
+        if self._kept is None:
+            words = np.zeros((max(1, self._kept_groups), self._layout.group_words), np.uint32)
+            if self._kept_groups:
+                self._groups.read(range(self._kept_groups), [memoryview(row.view(np.uint8).data) for row in words])
+            self._kept = words.reshape(-1)
+        return self._kept
+
+    def _tables(self, queries: Floats, is_distance: bool) -> Floats:
+        """What each code of each part adds to a query's distance, less what is the same for all, (q, m, 256)."""
+        part_count, _, width = self._books.shape
+        padded = np.zeros((len(queries), part_count * width), np.float32)
+        padded[:, : queries.shape[1]] = queries
+        parts = padded.reshape(len(queries), part_count, width).transpose(1, 2, 0)
+        products = np.matmul(self._books, parts).transpose(2, 0, 1)
+        return np.ascontiguousarray(self._book_squares - 2 * products if is_distance else -products, np.float32)
+
+
+class DiskAnnIndex:
+    """A DISKANN file: sections mapped, nodes read piece by piece."""
+
+    index_type = "DISKANN"
+    scores_exactly = True
+
+    def __init__(self, data: memoryview, file: ReadFile | None = None) -> None:
+        trailer = read_trailer(data)
+        self.metric = trailer.metric
+        self.row_count = trailer.row_count
+        self.dimension = trailer.dimension
+        self.size_bytes = len(data)
+        self._efforts = trailer.efforts
+        self._rows, self._starts = (read_array(data, trailer, name) for name in ("rows", "starts"))
+        layout = Layout(trailer.dimension, int(trailer.params["max_degree"]))
+        nodes = read_array(data, trailer, "nodes")
+        groups: Groups = MappedGroups(nodes)
+        if file is not None:
+            groups = FileGroups(file, trailer.sections["nodes"].offset, layout.group_words * WORD_BYTES)
+        books, codes = read_array(data, trailer, "codebooks"), read_array(data, trailer, "codes")
+        self._graph = DiskGraph(layout, books, codes, groups, int(trailer.params["kept_groups"]))
+
+    def search(self, queries: Floats, k: int, mask: RowMask | None, params: SearchParams) -> Found:
+        """See the contract. With a mask, the walk is that without one, and the kept rows it met are reported."""
+        check(queries.shape[1] == self.dimension, "queries and vectors differ in dimension")
+        answer = empty_answer(len(queries), k, self.metric)
+        if self.row_count:
+            asked = _prepared(queries, self.metric)
+            for start in range(0, len(asked), QUERY_BLOCK):
+                walk = self._graph.walk(
+                    asked[start : start + QUERY_BLOCK], self._list_size(k, params), _beam(params), _is_distance(self)
+                )
+                for place in range(len(walk.found_counts)):
+                    self._take_best(walk, place, mask, answer.scores[start + place], answer.rows[start + place])
+        return answer
+
+    def _take_best(self, walk: Walk, place: int, mask: RowMask | None, scores: Floats, rows: Rows) -> None:
+        """Write a walk's best rows over the padding; equal vectors are rows of their own."""
+        count = walk.found_counts[place]
+        nodes, own = walk.found[place, :count], walk.scores[place, :count]
+        sizes = self._starts[nodes + 1] - self._starts[nodes]
+        offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        met = self._rows[np.repeat(self._starts[nodes], sizes) + offsets].astype(np.int64)
+        badness = np.repeat(own, sizes)
+        if mask is not None:
+            kept = mask.keep[met]
+            met, badness = met[kept], badness[kept]
+        order = np.lexsort((met, badness))[: len(rows)]
+        rows[: len(order)] = met[order]
+        scores[: len(order)] = _as_scores(badness[order], self.metric)
+
+    def candidates(self, k: int, params: SearchParams) -> int:
+        """See the contract."""
+        return k
+
+    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
+        """The list from the file's calibration, with a margin."""
+        needed = effort_for(self._efforts, rank, SEARCH_LIST_PER_RANK_FALLBACK) * SEARCH_LIST_MARGIN
+        return {**params, "search_list": max(_given(params), rank, math.ceil(needed))}
+
+    def cost_us(self, k: int, params: SearchParams) -> float:
+        """See the constants."""
+        first = 0.0 if step.is_ready else COMPILING_US
+        read_us = READ_US if step.is_compiled else READ_US * PLAIN_FACTOR
+        return CALL_US + self._list_size(k, params) * read_us + first
+
+    def _list_size(self, k: int, params: SearchParams) -> int:
+        given = _given(params)
+        return max(k, given) if given else _given(self.params_for(k, {"search_list": SEARCH_LIST_MIN}))
+
+
+def _given(params: SearchParams) -> int:
+    value = params.get("search_list", params.get("search_list_size", 0))
+    return value if isinstance(value, int) else 0
+
+
+def _beam(params: SearchParams) -> int:
+    value = params.get("beam_width_ratio", BEAM_DEFAULT)
+    return max(1, int(value)) if isinstance(value, float | int) else BEAM_DEFAULT
+
+
+def _is_distance(index: DiskAnnIndex) -> bool:
+    return index.metric is Metric.L2
+
+
+def _prepared(vectors: Floats, metric: Metric) -> Floats:
+    return normalised(vectors) if metric is Metric.COSINE else np.ascontiguousarray(vectors, np.float32)
+
+
+def _as_scores(badness: Floats, metric: Metric) -> Floats:
+    """What walks score, smaller is better, as Milvus's scores."""
+    if metric is Metric.L2:
+        return badness
+    return np.clip(-badness, -1, 1) if metric is Metric.COSINE else -badness
+
+
+class DiskAnn(Declaration):
+    """The type itself."""
+
+    name = "DISKANN"
+    data_types = FLOAT_TYPES | LIST_TYPES
+    metrics = FLOAT_METRICS
+    search_parameters = (
+        IntegerParameter("search_list", 1, INT32_MAX),
+        IntegerParameter("search_list_size", 1, INT32_MAX),
+        NumberParameter("beam_width_ratio", 1.0, 128.0),
+    )
+
+    def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
+        """As given, where that is in range; defaults for the rest."""
+        built: dict[str, Setting] = {}
+        for one in _LENIENT:
+            built[one.name] = _parsed(one, params.get(one.name))
+        built["dim"] = field.dimension
+        return ResolvedIndex(self.name, Metric(params["metric_type"]), built, needs_file=True)
+
+    def check_search(self, params: SearchParams, k: int) -> None:
+        """The list must hold k rows."""
+        given = _given(params)
+        if given and given < k:
+            raise SearchParameterError(f"search_list_size({given}) should be larger than k({k})")
+
+    def resident_bytes(self, file_bytes: int, params: Mapping[str, str]) -> int:
+        """Codes, kept nodes and what maps nodes to rows."""
+        layout = Layout(int(params["dim"]), int(params["max_degree"]))
+        share = float(params["pq_code_budget_gb_ratio"])
+        node_bytes = layout.group_words * WORD_BYTES / layout.group_nodes + part_count(layout.dimension, share) + 12
+        nodes = file_bytes / node_bytes
+        kept = kept_bytes(int(nodes), layout.dimension, float(params["search_cache_budget_gb_ratio"]))
+        return int(nodes * (part_count(layout.dimension, share) + 12)) + kept
+
+    def build(self, resolved: ResolvedIndex, vectors: Any, threads: int) -> Sequence[memoryview]:
+        """Graph, codes and nodes in their order, calibrated. Holds the file in memory besides the vectors."""
+        metric, params = resolved.metric or Metric.COSINE, dict(resolved.params)
+        unique = distinct(_prepared(vectors, metric))
+        dimension = unique.vectors.shape[1]
+        layout = Layout(dimension, int(params["max_degree"]))
+        if not len(unique.vectors):
+            return write_arrays(_empty_sections(layout), Trailer(self.name, metric, 0, dimension, _stored(params, 0)))
+        points = augmented(unique.vectors) if metric is Metric.IP else unique.vectors
+        graph = build_graph(points, layout.degree, int(params["search_list_size"]), threads)
+        order = breadth_first(graph, entry_of(points))
+        unique, graph = _reordered(unique, graph, order)
+        parts = part_count(dimension, float(params["pq_code_budget_gb_ratio"]))
+        codes = encode(unique.vectors, parts, threads)
+        nodes = pack(layout, unique.vectors, graph)
+        kept = kept_bytes(len(order), dimension, float(params["search_cache_budget_gb_ratio"]))
+        kept_groups = min(len(nodes), kept // (layout.group_words * WORD_BYTES))
+        sections: dict[str, np.ndarray] = {
+            "codebooks": codes.codebooks,
+            "codes": codes.codes,
+            "rows": unique.rows,
+            "starts": unique.starts,
+            "nodes": nodes,
+        }
+        disk_graph = DiskGraph(layout, codes.codebooks, codes.codes, MappedGroups(nodes), kept_groups)
+        efforts = _calibrated(disk_graph, unique.vectors, metric)
+        trailer = Trailer(self.name, metric, len(vectors), dimension, _stored(params, kept_groups), efforts)
+        return write_arrays(sections, trailer)
+
+    def load(self, data: memoryview) -> VectorIndex:
+        """Reads nodes from the mapping; for where there is no local file."""
+        return DiskAnnIndex(data)
+
+    def load_with(self, data: memoryview, file: ReadFile) -> VectorIndex:
+        """Reads nodes from the file, of which `data` is the mapping."""
+        return DiskAnnIndex(data, file)
+
+
+def part_count(dimension: int, share: float) -> int:
+    """Codes of one byte for a vector: as many as the share of its bytes allows and are of use."""
+    useful = max(dimension // PART_FLOATS_MIN, min(dimension, PARTS_MIN))
+    return max(1, min(useful, int(share * dimension * WORD_BYTES)))
+
+
+def kept_bytes(node_count: int, dimension: int, share: float) -> int:
+    """Memory for nodes near the entry."""
+    return min(CACHE_BYTES_MAX, int(share * node_count * dimension * WORD_BYTES))
+
+
+def pack(layout: Layout, vectors: Floats, graph: Adjacency) -> np.ndarray:
+    """The section `nodes`."""
+    count = len(vectors)
+    groups = -(-count // layout.group_nodes)
+    words = np.zeros((groups, layout.group_words), np.uint32)
+    used = words[:, : layout.group_nodes * layout.record_words].reshape(groups, layout.group_nodes, -1)
+    places = np.divmod(np.arange(count), layout.group_nodes)
+    dimension = layout.dimension
+    used[places[0], places[1], :dimension] = vectors.view(np.uint32)
+    used[places[0], places[1], dimension] = graph.degrees
+    used[places[0], places[1], dimension + 1 :] = graph.neighbours[:, : layout.degree].view(np.uint32)
+    return words
+
+
+def _reordered(unique: Distinct, graph: Adjacency, order: Rows) -> tuple[Distinct, Adjacency]:
+    """Vectors and graph with node i being what was node order[i]."""
+    numbers = np.empty(len(order), np.int32)
+    numbers[order] = np.arange(len(order), dtype=np.int32)
+    neighbours = numbers[np.maximum(graph.neighbours[order], 0)]
+    sizes = np.diff(unique.starts)[order]
+    offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rows = unique.rows[np.repeat(unique.starts[:-1][order], sizes) + offsets]
+    starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
+    return Distinct(unique.vectors[order], rows, starts), Adjacency(neighbours, graph.degrees[order])
+
+
+def _calibrated(graph: DiskGraph, vectors: Floats, metric: Metric) -> tuple[Effort, ...]:
+    # Vectors of COSINE are normalised already, so inner product orders them as the cosine does.
+    plain = Metric.IP if metric is Metric.COSINE else metric
+
+    def search(queries: Floats, k: int, list_size: int) -> Found:
+        walk = graph.walk(queries, max(k, list_size), BEAM_DEFAULT, metric is Metric.L2)
+        order = np.argsort(walk.scores, axis=1)[:, :k]
+        scores = np.take_along_axis(walk.scores, order, axis=1)
+        rows = np.take_along_axis(walk.found, order, axis=1).astype(np.int64)
+        return Found(scores, rows)
+
+    return calibrate(search, vectors, plain, lambda rank: [math.ceil(rank * ratio) for ratio in LIST_RATIOS])
+
+
+def _stored(params: dict[str, Setting], kept_groups: int) -> dict[str, Setting]:
+    return {**params, "kept_groups": kept_groups}
+
+
+def _empty_sections(layout: Layout) -> dict[str, np.ndarray]:
+    return {
+        "codebooks": np.zeros((1, 256, layout.dimension), np.float32),
+        "codes": np.zeros((0, 1), np.uint8),
+        "rows": np.zeros(0, np.int32),
+        "starts": np.zeros(1, np.int64),
+        "nodes": np.zeros((0, layout.group_words), np.uint32),
+    }
+
+
+def _parsed(parameter: IntegerParameter | NumberParameter, text: str | None) -> Setting:
+    default = parameter.default
+    check(default is not None, f"{parameter.name} has a default")
+    assert default is not None
+    if text is None:
+        return default
+    try:
+        return parameter.parse(text)
+    except IndexParameterError:
+        return default

@@ -52,7 +52,7 @@ HNSW = {"index_type": "HNSW", "metric_type": "L2"}
         ),
         (HNSW, scalar(DataType.INT64), "data type Int64 can't build with this index HNSW"),
         ({"index_type": "AUTOINDEX", "M": "4"}, vector(), "only metric type can be passed when use AutoIndex"),
-        ({"index_type": "DISKANN", "metric_type": "L2"}, vector(), "index type DISKANN is not served yet"),
+        ({"index_type": "AISAQ", "metric_type": "L2"}, vector(), "index type AISAQ is not served yet"),
         (
             {"index_type": "GPU_CAGRA", "metric_type": "L2"},
             vector(),

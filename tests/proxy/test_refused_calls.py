@@ -333,7 +333,7 @@ CALLS: dict[str, tuple[Callable[[Bench], Any], str, int]] = {
     ),
     "index not served": (
         lambda bench: bench.proxy.create_index(
-            CreateIndexRequest(collection="c", field="vector", params={"index_type": "DISKANN", "metric_type": "L2"})
+            CreateIndexRequest(collection="c", field="vector", params={"index_type": "AISAQ", "metric_type": "L2"})
         ),
         "service unimplemented",
         10,

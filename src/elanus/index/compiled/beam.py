@@ -86,11 +86,9 @@ def step_numpy(codes: Bytes, asked: Asked, records: Records, walk: Walk) -> int:
     for query in range(len(walk.counts)):
         for place in range(walk.frontier_counts[query]):
             start = int(records.starts[query, place])
-            floats, integers = (
-                (records.floats, records.integers) if start >= 0 else (records.kept_floats, records.kept_integers)
-            )
-            start = start if start >= 0 else -1 - start
-            _read_numpy(codes, asked, floats[start:], integers[start:], walk, query, int(walk.frontier[query, place]))
+            words = records.floats[start:] if start >= 0 else records.kept_floats[-1 - start :]
+            around = _score_numpy(asked, words, walk, query, int(walk.frontier[query, place]))
+            _join_numpy(codes, asked.tables[query], walk, query, around)
         unread = np.flatnonzero(walk.is_read[query, : walk.counts[query]] == 0)
         room = walk.found.shape[1] - walk.found_counts[query]
         unread = unread[: min(walk.frontier.shape[1], room)]
@@ -100,19 +98,23 @@ def step_numpy(codes: Bytes, asked: Asked, records: Records, walk: Walk) -> int:
     return int(walk.frontier_counts.sum())
 
 
-def _read_numpy(codes: Bytes, asked: Asked, floats: Floats, integers: Ints, walk: Walk, query: int, node: int) -> None:
-    dimension = asked.queries.shape[1]
-    vector, own = floats[:dimension], asked.queries[query]
+def _score_numpy(asked: Asked, words: Floats, walk: Walk, query: int, node: int) -> Ints:
+    """Score a node by its record; its neighbours."""
+    own = asked.queries[query]
+    vector, rest = words[: len(own)], words[len(own) :].view(np.int32)
     difference = own - vector
-    score = difference @ difference if asked.is_distance else -(own @ vector)
     count = walk.found_counts[query]
-    walk.found[query, count], walk.scores[query, count] = node, score
+    walk.found[query, count] = node
+    walk.scores[query, count] = difference @ difference if asked.is_distance else -(own @ vector)
     walk.found_counts[query] += 1
-    around = integers[dimension + 1 : dimension + 1 + integers[dimension]]
-    bits = np.uint8(1) << (around & 7).astype(np.uint8)
-    fresh = around[(walk.met[query, around >> 3] & bits) == 0]
-    np.bitwise_or.at(walk.met[query], fresh >> 3, np.uint8(1) << (fresh & 7).astype(np.uint8))
-    tables = asked.tables[query]
+    return rest[1 : 1 + rest[0]]
+
+
+def _join_numpy(codes: Bytes, tables: Floats, walk: Walk, query: int, around: Ints) -> None:
+    """Let the neighbours that a query has not met join its list."""
+    met = walk.met[query]
+    fresh = around[(met[around >> 3] >> (around & 7).astype(np.uint8)) & 1 == 0]
+    np.bitwise_or.at(met, fresh >> 3, np.uint8(1) << (fresh & 7).astype(np.uint8))
     distances = tables[np.arange(len(tables)), codes[fresh]].sum(axis=1, dtype=np.float32)
     known = walk.counts[query]
     nodes = np.concatenate([walk.nodes[query, :known], fresh])

@@ -26,7 +26,7 @@ import numpy as np
 
 from elanus.base.doors import ReadFile
 from elanus.base.errors import check
-from elanus.base.limits import MIB
+from elanus.base.limits import GIB, MIB
 from elanus.index.calibrate import calibrate, effort_for
 from elanus.index.compiled.beam import Asked, Records, Walk, begun, step
 from elanus.index.compiled.vamana import Adjacency
@@ -54,13 +54,16 @@ SEARCH_LIST_MARGIN: Final = 1.3
 LIST_RATIOS: Final = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 BEAM_DEFAULT: Final = 4
 QUERY_BLOCK: Final = 16
-"""Queries that walk side by side, so that one step of the interpreter serves all."""
+MET_BYTES_MAX: Final = 4 * MIB
+"""Queries that walk side by side, so that one step of the interpreter serves all, and the memory for what they met."""
 
 CALL_US: Final = 150.0
-READ_US: Final = 12.0
+READ_US: Final = 20.0
+PLAIN_READ_US: Final = 45.0
 COMPILING_US: Final = 5e6
-PLAIN_FACTOR: Final = 10.0
-"""Cost of one query, and for each node it reads; of the first search of a process; without numba, of a node."""
+"""Cost of one query; for each node it reads, compiled or not; of the first search of a process that compiles."""
+COMPILED_BYTES_MIN: Final = 2 * GIB
+"""A smaller file is not worth the 100 MB of memory that numba takes: without it a query costs three times the CPU."""
 
 _LENIENT: Final = (
     IntegerParameter("max_degree", 1, 512, 56),
@@ -142,22 +145,31 @@ class DiskGraph:
         self._kept_groups = kept_groups
         self._kept: np.ndarray | None = None
 
-    def walk(self, queries: Floats, list_size: int, beam: int, is_distance: bool) -> Walk:
-        """Walks of queries (q, dim) that kept `list_size` nodes each, to their ends."""
+    def walk(self, queries: Floats, list_size: int, beam: int, is_distance: bool, compiles: bool = False) -> Walk:
+        """Walks of queries (q, dim) that kept `list_size` nodes each, to their ends. Unless it `compiles`, the kernel's
+        twin serves where the kernel is not ready: numba takes more memory than the codes of a million vectors."""
         asked = Asked(queries, self._tables(queries, is_distance), is_distance)
         walk = begun(len(queries), len(self._codes), min(list_size, len(self._codes)), beam)
         walk.distances[:, 0] = asked.tables[:, np.arange(len(self._books)), self._codes[0]].sum(axis=1)
         words = np.empty((walk.frontier.size, self._layout.group_words), np.uint32)
         buffers = [memoryview(row.view(np.uint8).data) for row in words]
-        kept = self._kept_words()
-        flat = words.reshape(-1)
+        flat, kept = words.reshape(-1), self._kept_words()
+        floats, integers, kept_floats, kept_integers = (
+            flat.view(np.float32),
+            flat.view(np.int32),
+            kept.view(np.float32),
+            kept.view(np.int32),
+        )
+        advance = step if compiles else step.now
         remaining = len(queries)
         while remaining:
             starts = self._fetch(walk, words.shape[1], buffers)
-            records = Records(
-                flat.view(np.float32), flat.view(np.int32), kept.view(np.float32), kept.view(np.int32), starts
+            remaining = advance(
+                self._codes,
+                asked,
+                Records(floats, integers, kept_floats, kept_integers, starts, self._layout.degree),
+                walk,
             )
-            remaining = step(self._codes, asked, records, walk)
         return walk
 
     def _fetch(self, walk: Walk, group_words: int, buffers: Sequence[memoryview]) -> Rows:
@@ -204,6 +216,7 @@ class DiskAnnIndex:
         self.row_count = trailer.row_count
         self.dimension = trailer.dimension
         self.size_bytes = len(data)
+        self._compiles = len(data) >= COMPILED_BYTES_MIN
         self._efforts = trailer.efforts
         self._rows, self._starts = (read_array(data, trailer, name) for name in ("rows", "starts"))
         layout = Layout(trailer.dimension, int(trailer.params["max_degree"]))
@@ -220,10 +233,11 @@ class DiskAnnIndex:
         answer = empty_answer(len(queries), k, self.metric)
         if self.row_count:
             asked = _prepared(queries, self.metric)
-            for start in range(0, len(asked), QUERY_BLOCK):
-                walk = self._graph.walk(
-                    asked[start : start + QUERY_BLOCK], self._list_size(k, params), _beam(params), _is_distance(self)
-                )
+            list_size, is_distance = self._list_size(k, params), self.metric is Metric.L2
+            step_size = max(1, min(QUERY_BLOCK, MET_BYTES_MAX // self.row_count))
+            for start in range(0, len(asked), step_size):
+                block = asked[start : start + step_size]
+                walk = self._graph.walk(block, list_size, _beam(params), is_distance, self._compiles)
                 for place in range(len(walk.found_counts)):
                     self._take_best(walk, place, mask, answer.scores[start + place], answer.rows[start + place])
         return answer
@@ -254,9 +268,8 @@ class DiskAnnIndex:
 
     def cost_us(self, k: int, params: SearchParams) -> float:
         """See the constants."""
-        first = 0.0 if step.is_ready else COMPILING_US
-        read_us = READ_US if step.is_compiled else READ_US * PLAIN_FACTOR
-        return CALL_US + self._list_size(k, params) * read_us + first
+        cost_us = CALL_US + self._list_size(k, params) * (READ_US if step.is_ready else PLAIN_READ_US)
+        return cost_us + COMPILING_US if self._compiles and not step.is_ready else cost_us
 
     def _list_size(self, k: int, params: SearchParams) -> int:
         given = _given(params)
@@ -271,10 +284,6 @@ def _given(params: SearchParams) -> int:
 def _beam(params: SearchParams) -> int:
     value = params.get("beam_width_ratio", BEAM_DEFAULT)
     return max(1, int(value)) if isinstance(value, float | int) else BEAM_DEFAULT
-
-
-def _is_distance(index: DiskAnnIndex) -> bool:
-    return index.metric is Metric.L2
 
 
 def _prepared(vectors: Floats, metric: Metric) -> Floats:
@@ -403,7 +412,7 @@ def _calibrated(graph: DiskGraph, vectors: Floats, metric: Metric) -> tuple[Effo
     plain = Metric.IP if metric is Metric.COSINE else metric
 
     def search(queries: Floats, k: int, list_size: int) -> Found:
-        walk = graph.walk(queries, max(k, list_size), BEAM_DEFAULT, metric is Metric.L2)
+        walk = graph.walk(queries, max(k, list_size), BEAM_DEFAULT, metric is Metric.L2, compiles=True)
         order = np.argsort(walk.scores, axis=1)[:, :k]
         scores = np.take_along_axis(walk.scores, order, axis=1)
         rows = np.take_along_axis(walk.found, order, axis=1).astype(np.int64)

@@ -35,19 +35,21 @@ class Asked(NamedTuple):
 
 
 class Records(NamedTuple):
-    """The words just read, as floats and as integers, the words that are always in memory, likewise, and where the
-    record of each query's frontier begins, (q, beam): below 0, at -1 - start of the words in memory."""
+    """The words just read, as floats and as integers, the words that are always in memory, likewise, and where each
+    record of the frontier begins, (q, beam): below 0, at -1 - start of the words in memory. Records have room for
+    `degree` neighbours."""
 
     floats: Floats
     integers: Ints
     kept_floats: Floats
     kept_integers: Ints
     starts: Places
+    degree: int
 
 
 class Walk(NamedTuple):
     """The state of q walks, changed in place. Nearest known: `nodes`, `distances`, `is_read` (q, capacity), `counts`.
-    `met` (q, n / 8) has a bit for each node. `found`, `scores` (q, limit) and `found_counts`: nodes read and their
+    `met` (q, n) is 1 for each node it knew. `found`, `scores` (q, limit) and `found_counts`: nodes read and their
     exact scores, smaller is better. `frontier` (q, beam) and `frontier_counts`: what to read next."""
 
     nodes: Ints
@@ -70,7 +72,7 @@ def begun(query_count: int, row_count: int, capacity: int, beam: int) -> Walk:
         distances=np.zeros((query_count, capacity), np.float32),
         is_read=np.ones((query_count, capacity), np.uint8),
         counts=np.ones(query_count, np.int32),
-        met=np.zeros((query_count, row_count // 8 + 1), np.uint8),
+        met=np.zeros((query_count, row_count), np.uint8),
         found=np.full((query_count, limit), -1, np.int32),
         scores=np.full((query_count, limit), np.inf, np.float32),
         found_counts=np.zeros(query_count, np.int32),
@@ -82,49 +84,75 @@ def begun(query_count: int, row_count: int, capacity: int, beam: int) -> Walk:
 
 
 def step_numpy(codes: Bytes, asked: Asked, records: Records, walk: Walk) -> int:
-    """The twin."""
+    """The twin: all that was read at once."""
+    queries, places = np.nonzero(np.arange(walk.frontier.shape[1]) < walk.frontier_counts[:, None])
+    owners, around = _score_numpy(asked, records, walk, queries, places)
+    row_count = len(codes)
+    met = walk.met.reshape(-1)
+    pairs = owners * row_count + around
+    pairs = np.unique(pairs[met[pairs] == 0])
+    met[pairs] = 1
+    owners, around = np.divmod(pairs, row_count)
+    part_count = codes.shape[1]
+    at = (owners[:, None] * part_count + np.arange(part_count)) * CODE_VALUES + codes[around]
+    distances = asked.tables.reshape(-1)[at].sum(axis=1)
+    bounds = np.searchsorted(owners, np.arange(len(walk.counts) + 1))
     for query in range(len(walk.counts)):
-        for place in range(walk.frontier_counts[query]):
-            start = int(records.starts[query, place])
-            words = records.floats[start:] if start >= 0 else records.kept_floats[-1 - start :]
-            around = _score_numpy(asked, words, walk, query, int(walk.frontier[query, place]))
-            _join_numpy(codes, asked.tables[query], walk, query, around)
-        unread = np.flatnonzero(walk.is_read[query, : walk.counts[query]] == 0)
-        room = walk.found.shape[1] - walk.found_counts[query]
-        unread = unread[: min(walk.frontier.shape[1], room)]
-        walk.is_read[query, unread] = 1
-        walk.frontier[query, : len(unread)] = walk.nodes[query, unread]
-        walk.frontier_counts[query] = len(unread)
+        own = slice(bounds[query], bounds[query + 1])
+        _join_numpy(walk, query, around[own].astype(np.int32), distances[own])
+        _choose_numpy(walk, query)
     return int(walk.frontier_counts.sum())
 
 
-def _score_numpy(asked: Asked, words: Floats, walk: Walk, query: int, node: int) -> Ints:
-    """Score a node by its record; its neighbours."""
-    own = asked.queries[query]
-    vector, rest = words[: len(own)], words[len(own) :].view(np.int32)
-    difference = own - vector
-    count = walk.found_counts[query]
-    walk.found[query, count] = node
-    walk.scores[query, count] = difference @ difference if asked.is_distance else -(own @ vector)
-    walk.found_counts[query] += 1
-    return rest[1 : 1 + rest[0]]
+def _score_numpy(asked: Asked, records: Records, walk: Walk, queries: Places, places: Places) -> tuple[Places, Places]:
+    """Score what was read; all its neighbours, and whose they are."""
+    dimension, degree = asked.queries.shape[1], records.degree
+    starts = records.starts[queries, places]
+    columns = np.arange(dimension + 1 + degree)
+    words = np.empty((len(starts), len(columns)), np.float32)
+    kept = starts < 0
+    words[kept] = records.kept_floats[(-1 - starts[kept])[:, None] + columns]
+    words[~kept] = records.floats[starts[~kept][:, None] + columns]
+    vectors, own = words[:, :dimension], asked.queries[queries]
+    if asked.is_distance:
+        own = own - vectors
+        scores = np.einsum("ij,ij->i", own, own)
+    else:
+        scores = -np.einsum("ij,ij->i", own, vectors)
+    slots = walk.found_counts[queries] + places
+    walk.found[queries, slots] = walk.frontier[queries, places]
+    walk.scores[queries, slots] = scores
+    walk.found_counts[:] += walk.frontier_counts
+    integers = words.view(np.int32)
+    counts = integers[:, dimension]
+    around = integers[:, dimension + 1 :][np.arange(degree) < counts[:, None]]
+    return np.repeat(queries, counts), around.astype(np.int64)
 
 
-def _join_numpy(codes: Bytes, tables: Floats, walk: Walk, query: int, around: Ints) -> None:
-    """Let the neighbours that a query has not met join its list."""
-    met = walk.met[query]
-    fresh = around[(met[around >> 3] >> (around & 7).astype(np.uint8)) & 1 == 0]
-    np.bitwise_or.at(met, fresh >> 3, np.uint8(1) << (fresh & 7).astype(np.uint8))
-    distances = tables[np.arange(len(tables)), codes[fresh]].sum(axis=1, dtype=np.float32)
-    known = walk.counts[query]
+def _join_numpy(walk: Walk, query: int, fresh: Ints, distances: Floats) -> None:
+    """Let nodes that a query has not met before join its list."""
+    known, capacity = walk.counts[query], walk.nodes.shape[1]
+    if known == capacity:
+        near = distances <= walk.distances[query, -1]
+        fresh, distances = fresh[near], distances[near]
+    if not len(fresh):
+        return
     nodes = np.concatenate([walk.nodes[query, :known], fresh])
-    all_distances = np.concatenate([walk.distances[query, :known], distances])
+    distances = np.concatenate([walk.distances[query, :known], distances])
     is_read = np.concatenate([walk.is_read[query, :known], np.zeros(len(fresh), np.uint8)])
-    order = np.lexsort((nodes, all_distances))[: walk.nodes.shape[1]]
-    walk.nodes[query, : len(order)] = nodes[order]
-    walk.distances[query, : len(order)] = all_distances[order]
-    walk.is_read[query, : len(order)] = is_read[order]
-    walk.counts[query] = len(order)
+    order = np.lexsort((nodes, distances))[:capacity]
+    walk.counts[query] = count = len(order)
+    walk.nodes[query, :count] = nodes[order]
+    walk.distances[query, :count] = distances[order]
+    walk.is_read[query, :count] = is_read[order]
+
+
+def _choose_numpy(walk: Walk, query: int) -> None:
+    room = walk.found.shape[1] - walk.found_counts[query]
+    unread = np.flatnonzero(walk.is_read[query, : walk.counts[query]] == 0)[: min(walk.frontier.shape[1], room)]
+    walk.is_read[query, unread] = 1
+    walk.frontier[query, : len(unread)] = walk.nodes[query, unread]
+    walk.frontier_counts[query] = len(unread)
 
 
 @part
@@ -202,9 +230,8 @@ def step(codes: Bytes, asked: Asked, records: Records, walk: Walk) -> int:
             first = start + dimension + 1
             for at in range(first, first + integers[first - 1]):
                 node = integers[at]
-                bit = np.uint8(1 << (node & 7))
-                if met[node >> 3] & bit == 0:
-                    met[node >> 3] |= bit
+                if met[node] == 0:
+                    met[node] = 1
                     _insert(walk, query, node, _code_distance(codes, node, tables))
         wanted += _choose_next(walk, query)
     return wanted

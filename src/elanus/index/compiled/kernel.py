@@ -79,13 +79,16 @@ class Kernel(Part[P, R]):
     def __init__(self, body: Callable[P, R], twin: Callable[P, R]) -> None:
         super().__init__(body)
         self.twin = twin
-        self.is_compiled = is_compiled()
-        self._chosen: Callable[..., R] | None = None if self.is_compiled else twin
+        self._chosen: Callable[..., R] | None = None if is_compiled() else twin
 
     @property
     def is_ready(self) -> bool:
         """Whether a call does its work at once; the first one compiles for seconds, or reads what was kept."""
         return self._chosen is not None
+
+    def now(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """By the loop where it is ready, else by the twin: nothing is loaded and nothing compiled for this call."""
+        return (self._chosen or self.twin)(*args, **kwargs)
 
     def compiled(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The loop, compiled, for tests."""

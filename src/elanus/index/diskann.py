@@ -27,7 +27,7 @@ import numpy as np
 from elanus.base.doors import ReadFile
 from elanus.base.errors import check
 from elanus.base.limits import GIB, MIB
-from elanus.index.calibrate import calibrate, effort_for
+from elanus.index.calibrate import calibrate, effort_for, sample_dense
 from elanus.index.compiled.beam import Asked, Records, Walk, begun, step
 from elanus.index.compiled.vamana import Adjacency
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, Rows, SearchParams, VectorIndex
@@ -418,7 +418,10 @@ def _calibrated(graph: DiskGraph, vectors: Floats, metric: Metric) -> tuple[Effo
         rows = np.take_along_axis(walk.found, order, axis=1).astype(np.int64)
         return Found(scores, rows)
 
-    return calibrate(search, vectors, plain, lambda rank: [math.ceil(rank * ratio) for ratio in LIST_RATIOS])
+    def ladder(rank: int) -> Sequence[int]:
+        return [math.ceil(rank * ratio) for ratio in LIST_RATIOS]
+
+    return calibrate(search, sample_dense(vectors, plain), ladder)
 
 
 def _stored(params: dict[str, Setting], kept_groups: int) -> dict[str, Setting]:

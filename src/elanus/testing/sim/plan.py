@@ -39,11 +39,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float = 2.0
 
 
+_EMPHASES: Final = ("", "upsert", "patch", "delete", "insert", "query", "flush", "compact")
+
+
+def _load(chance: random.Random) -> Load:
+    """Runs differ in what they do most: some faults need many flushes, some need clients at one key."""
+    return Load(hot_keys=chance.choice((3, 6, 10)), emphasis=chance.choice(_EMPHASES))
+
+
 def plan_standalone(seed: int) -> Plan:
     """One process of all roles, on a disk that forgets, with clients over the network."""
     chance = random.Random(f"{seed} plan")
     return Plan(
         seed=seed,
+        load=_load(chance),
         faults=draw(chance, STANDALONE_KINDS, FAULT_COUNT, LASTS_S),
         pchannel_count=chance.randint(1, 2),
         shard_count=chance.randint(1, 2),
@@ -58,6 +67,7 @@ def plan_cluster(seed: int) -> Plan:
     return Plan(
         seed=seed,
         shape="cluster",
+        load=_load(chance),
         faults=draw(chance, CLUSTER_KINDS, FAULT_COUNT, LASTS_S),
         pchannel_count=2,
         shard_count=chance.randint(1, 2),

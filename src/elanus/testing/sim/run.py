@@ -37,7 +37,7 @@ from elanus.testing.sim.network import Network, SimTransport
 from elanus.testing.sim.plan import LASTS_S, Plan
 from elanus.testing.sim.standalone import Standalone
 from elanus.testing.sim.trace import Trace
-from elanus.testing.sim.workload import FIELDS, MAIN, PARTITIONS, Definer, Score, Worker
+from elanus.testing.sim.workload import FIELDS, MAIN, PARTITIONS, Definer, Record, Score, Worker
 
 LASTS_S_MAX: Final = 120.0
 REST_S: Final = 1.0
@@ -132,6 +132,7 @@ class Run:
         self.trace = Trace(loop.time)
         self.history = ClientHistory()
         self.score = Score()
+        self.record = Record(self.history, self.score)
         self.network = Network(random.Random(f"{plan.seed} network"), self.trace)
         self.shape: Shape = make(plan, self.trace, self.network)
         self._injector = Injector(self.shape, random.Random(f"{plan.seed} faults"))
@@ -146,8 +147,8 @@ class Run:
         working = []
         for number in range(1, plan.load.clients + 1):
             site = ClientSite(self, f"client-{number}")
-            worker = Worker(site, self.history, self.score, random.Random(f"{plan.seed} client {number}"), number)
-            working.append(site.life.start(worker.run(plan.load.operations), site.name))
+            worker = Worker(site, plan.load, self.record, random.Random(f"{plan.seed} client {number}"), number)
+            working.append(site.life.start(worker.run(), site.name))
         site = ClientSite(self, "definer")
         definer = Definer(site, self.score, random.Random(f"{plan.seed} definer"))
         working.append(site.life.start(definer.run(plan.load.collections), site.name))
@@ -172,7 +173,7 @@ class Run:
     async def _wind_up(self, site: ClientSite) -> None:
         """Read everything; seal everything; read it again."""
         client = Client(site, MAIN, FIELDS)
-        worker = Worker(site, self.history, self.score, random.Random(0), 0)
+        worker = Worker(site, self.plan.load, self.record, random.Random(0), 0)
         await _insist(site, client.load)
         await _insist(site, worker.read_all)
         await _insist(site, client.flush)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -33,7 +33,7 @@ from elanus.testing.sim.trace import Trace
 R = TypeVar("R")
 
 CALL_S: Final = 30.0
-HOT_KEYS: Final = 10
+EMPHASIS: Final = 6
 KEYS_OF_CLIENT: Final = 1000
 THINK_S_MAX: Final = 0.05
 MAIN: Final = "main"
@@ -72,11 +72,14 @@ class Site(Protocol):
 
 
 class Load(msgspec.Struct, frozen=True):
-    """How much is done: `clients` with `operations` each, and how many turns with collections of their own."""
+    """How much is done: `clients` with `operations` each, and how many turns with collections of their own. `hot_keys`
+    keys are everybody's; of `emphasis`, a kind of operation, there is more."""
 
     clients: int = 4
     operations: int = 65
     collections: int = 5
+    hot_keys: int = 10
+    emphasis: str = ""
 
 
 @dataclass
@@ -87,6 +90,13 @@ class Score:
     acknowledged: Counter[str] = field(default_factory=Counter)
     unknown: int = 0
     refused: int = 0
+
+
+class Record(NamedTuple):
+    """Where clients note what they saw and did."""
+
+    history: ClientHistory
+    score: Score
 
 
 class WrongAnswer(BrokenPromise):
@@ -105,10 +115,10 @@ def register(partition: str, key: int, field_name: str) -> int:
 class Worker:
     """One client."""
 
-    def __init__(self, site: Site, history: ClientHistory, score: Score, chance: random.Random, number: int) -> None:
+    def __init__(self, site: Site, load: Load, record: Record, chance: random.Random, number: int) -> None:
         self._site = site
-        self._history = history
-        self._score = score
+        self._load = load
+        self._history, self._score = record.history, record.score
         self._chance = chance
         self._client = Client(site, MAIN, FIELDS)
         self._own = number * KEYS_OF_CLIENT
@@ -143,10 +153,11 @@ class Worker:
         self._score.acknowledged[kind] += 1
         return answer
 
-    async def run(self, operations: int) -> None:
-        """Do so many things."""
-        kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
-        for _ in range(operations):
+    async def run(self) -> None:
+        """Do as many things as the load says."""
+        kinds = list(WEIGHTS)
+        weights = [weight * (EMPHASIS if kind == self._load.emphasis else 1) for kind, weight in WEIGHTS.items()]
+        for _ in range(self._load.operations):
             kind = self._chance.choices(kinds, weights)[0]
             try:
                 await getattr(self, f"do_{kind}")()
@@ -164,8 +175,8 @@ class Worker:
         return PARTITIONS[self._chance.random() < 0.2]
 
     def _keys(self) -> list[int]:
-        pool = [*range(HOT_KEYS), *self._mine[:HOT_KEYS]]
-        return sorted(self._chance.sample(pool, self._chance.randint(1, 3)))
+        pool = [*range(self._load.hot_keys), *self._mine[: self._load.hot_keys]]
+        return sorted(self._chance.sample(pool, min(len(pool), self._chance.randint(1, 3))))
 
     async def _write(self, kind: str, partition: str, rows: Sequence[Row], call: Awaitable[Any]) -> None:
         """A call that sets these fields of these keys."""
@@ -220,7 +231,7 @@ class Worker:
         return name, Consistency(level=ConsistencyLevel[name], guarantee_timestamp=token)
 
     def _some_keys(self) -> list[int]:
-        return sorted({*self._keys(), *self._keys(), *self._keys(), *range(0, HOT_KEYS, 2)})
+        return sorted({*self._keys(), *self._keys(), *self._keys(), *range(0, self._load.hot_keys, 2)})
 
     def _saw(
         self, keys: Sequence[int], found: Sequence[Row], partition: str, begun: tuple[int, float], level: str

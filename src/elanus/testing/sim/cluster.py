@@ -17,7 +17,8 @@ from elanus.app.roles import Footing, Roles
 from elanus.app.settings import ClusterSettings, CompactionSettings, LogSettings, SegmentSettings, Settings
 from elanus.base.errors import Action, ElanusError, UnavailableError
 from elanus.base.events import Event, Events, Level
-from elanus.meta.records import ELECTION, Pchannel, decode, node_key, owner_key
+from elanus.meta.records import ELECTION, PCHANNELS, Pchannel, decode, node_key, owner_key
+from elanus.meta.store import WatchBatch
 from elanus.model.channel import Position, pchannel_name, pchannel_of
 from elanus.model.reads import Found, ShardRead
 from elanus.nodes.contracts import Frontend, ShardStatus
@@ -35,6 +36,7 @@ from elanus.wal.log import Log
 from elanus.wal.objects import ObjectLog
 
 DOWN_S_MAX: Final = 0.5
+LEAVE_S_MAX: Final = 3.0
 EXPECTED: Final = (Action.RETRY, Action.ELSEWHERE, Action.FENCED, Action.UNKNOWN)
 
 MakeRoles = Callable[[Footing], Roles]
@@ -56,6 +58,9 @@ class Cluster:
         self._logs: dict[str, Log] = {}
         self.broken: list[BaseException] = []
         self.exits = 0
+        self.moves = 0
+        self._owners: dict[str, int] = {}
+        self.meta_server.seen.append(self._count_moves)
         self._make = make
         self._chance = random.Random(f"{plan.seed} shape")
         self._settings = Settings(
@@ -144,8 +149,31 @@ class Cluster:
         return [name for name, host in self.hosts.items() if host.role == "proxy"]
 
     def balance(self) -> bool:
-        """Not asked for here: channels move when nodes leave and come."""
-        return False
+        """Let a streaming node leave as SIGTERM makes it: what it owns moves to others, and it comes back empty."""
+        names = [name for name, process in self.processes.items() if process.streaming is not None]
+        if len(names) < 2:
+            return False
+        host = self.hosts[self._chance.choice(names)]
+        life = host.life
+        assert life is not None
+        life.start(self._leave(host, self.processes[host.name]), "leave")
+        return True
+
+    async def _leave(self, host: Host, process: ClusterProcess) -> None:
+        self.trace.note(host.name, "leaves", f"node {process.node_id}")
+        await process.drain(LEAVE_S_MAX)
+        await process.stop()
+        self.trace.note(host.name, "left", "")
+        self.crash(host)
+
+    def _count_moves(self, change: WatchBatch) -> None:
+        """A channel that is given to another node than before has moved."""
+        for event in change.events:
+            if event.item is not None and event.key.startswith(PCHANNELS) and event.key.endswith("/owner"):
+                record = decode(Pchannel, event.item.value, event.key)
+                before = self._owners.get(event.key)
+                self.moves += before not in (None, record.owner)
+                self._owners[event.key] = record.owner
 
 
 class Inspector:

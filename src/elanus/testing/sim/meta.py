@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from elanus.base.errors import OutcomeUnknownError, UnavailableError
@@ -71,6 +71,8 @@ class MetaServer:
         self._leases: dict[int, tuple[float, asyncio.TimerHandle]] = {}
         self._next_lease = 1
         self._waiting: list[asyncio.Future[None]] = []
+        self.seen: list[Callable[[WatchBatch], None]] = []
+        """Told of every change."""
 
     def faults(self, name: str) -> MetaFaults:
         """What this host meets."""
@@ -93,6 +95,8 @@ class MetaServer:
         if change is not None:
             self.state.apply(change)
             self.trace.note("meta", "revision", f"{change.revision} {','.join(one.key for one in change.events)}")
+            for tell in self.seen:
+                tell(change)
             waiting, self._waiting = self._waiting, []
             for one in waiting:
                 if not one.done():

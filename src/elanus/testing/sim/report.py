@@ -18,6 +18,7 @@ class Tally:
     cpu_s: float = 0.0
     virtual_s: float = 0.0
     exits: int = 0
+    moves: int = 0
     calls: Counter[str] = field(default_factory=Counter)
     acknowledged: Counter[str] = field(default_factory=Counter)
     unknown: int = 0
@@ -32,6 +33,7 @@ class Tally:
         self.cpu_s += cpu_s
         self.virtual_s += outcome.virtual_s
         self.exits += outcome.exits
+        self.moves += outcome.moves
         self.calls += outcome.score.calls
         self.acknowledged += outcome.score.acknowledged
         self.unknown += outcome.score.unknown
@@ -42,7 +44,7 @@ class Tally:
 
     def merge(self, other: Tally) -> None:
         """Add another tally."""
-        for name in ("runs", "counted", "cpu_s", "virtual_s", "exits", "unknown", "refused"):
+        for name in ("runs", "counted", "cpu_s", "virtual_s", "exits", "moves", "unknown", "refused"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.calls += other.calls
         self.acknowledged += other.acknowledged
@@ -58,7 +60,7 @@ class Tally:
             f"seconds in {self.cpu_s:.1f} CPU seconds: {self.runs / minutes:.0f} runs, "
             f"{calls / minutes:.0f} operations, {strikes / minutes:.0f} faults per CPU-minute",
             f"{calls} operations: {sum(self.acknowledged.values())} acknowledged, {self.refused} refused, "
-            f"{self.unknown} unknown; {self.exits} processes ended themselves",
+            f"{self.unknown} unknown; {self.moves} channels moved, {self.exits} processes ended themselves",
             "acknowledged: " + ", ".join(f"{kind} {count}" for kind, count in sorted(self.acknowledged.items())),
             *table(self.struck),
         ]
@@ -79,4 +81,4 @@ def counts(outcome: Outcome, roles: Sequence[str], *, moves: int = 1) -> bool:
     crashes = all(struck["crash", role] + struck["power_cut", role] for role in roles)
     kinds = {fault for (fault, _), count in struck.items() if count}
     enough = sum(outcome.score.calls.values()) >= 300 and sum(struck.values()) >= 20 and len(kinds) >= 5
-    return enough and crashes and bool(done["flush"]) and bool(done["compact"]) and done["move"] >= moves
+    return enough and crashes and bool(done["flush"]) and bool(done["compact"]) and outcome.moves >= moves

@@ -56,6 +56,7 @@ class Outcome:
     steps: int = 0
     trace: Trace | None = None
     exits: int = 0
+    moves: int = 0
 
     @property
     def digest(self) -> str:
@@ -72,6 +73,7 @@ class Shape(Machines, Protocol):
 
     broken: list[BaseException]
     exits: int
+    moves: int
 
     def start(self) -> None:
         """Begin every process."""
@@ -265,7 +267,7 @@ def play(plan: Plan, make: MakeShape | None = None) -> Outcome:
         except TimeoutError:
             outcome.failure = f"stuck after {LASTS_S_MAX} virtual seconds"
         finally:
-            outcome.exits = run.shape.exits
+            outcome.exits, outcome.moves = run.shape.exits, run.shape.moves
             for host in run.shape.hosts.values():
                 host.end()
 

@@ -42,6 +42,7 @@ class Standalone:
 
     bucket: Bucket | None = None
     meta_server: MetaServer | None = None
+    moves = 0
 
     def __init__(self, plan: Plan, trace: Trace, network: Network, parts: Parts | None = None) -> None:
         self.trace = trace

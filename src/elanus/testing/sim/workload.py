@@ -308,8 +308,7 @@ class Worker:
                 await self._site.sleep(0.2)
 
     async def do_balance(self) -> None:
-        if await self._site.balance():
-            self._score.acknowledged["move"] += 1
+        await self._site.balance()
 
 
 class Definer:

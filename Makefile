@@ -10,8 +10,10 @@ READY := .venv/.ready
 unexport PYTHONDONTWRITEBYTECODE
 WORDS ?=
 ARGS ?=
+SEED ?= 1
+SHAPE ?= cluster
 
-.PHONY: help setup demo serve test test-cluster check ci bench clean lint types
+.PHONY: help setup demo serve test test-cluster check ci bench sim sim-hunt clean lint types
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +55,12 @@ test-cluster: $(READY) ## A real cluster on this machine, killed and cut in ever
 
 bench: $(READY) ## Compare speed, recall and memory with Milvus, milvus-lite and faiss
 	@$(PY) -m bench$(if $(PART),.$(PART)) $(ARGS)
+
+sim: $(READY) ## Replay one simulated run with its timeline: make sim SEED=7 (SHAPE=standalone for one process)
+	@$(PY) -m elanus.testing.sim --shape $(SHAPE) replay $(SEED) $(ARGS)
+
+sim-hunt: $(READY) ## Look for a simulated run that loses something, until stopped; make it small; print a test
+	@$(PY) -m elanus.testing.sim --shape $(SHAPE) hunt $(ARGS)
 
 clean: ## Remove everything that make made
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -12,7 +12,7 @@ import contextvars
 import gc
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -137,15 +137,15 @@ class Run:
         self.record = Record(self.history, self.score)
         self.network = Network(random.Random(f"{plan.seed} network"), self.trace)
         self.shape: Shape = make(plan, self.trace, self.network)
-        self._injector = Injector(self.shape, random.Random(f"{plan.seed} faults"))
+        self.injector = Injector(self.shape, random.Random(f"{plan.seed} faults"))
 
     async def play(self) -> None:
         """See the module's head."""
         plan = self.plan
         self.shape.start()
         first = ClientSite(self, "client-0")
-        await self._done([first.life.start(self._set_up(first), "set up")])
-        self._injector.begin(plan.faults)
+        await self.until([first.life.start(self._set_up(first), "set up")])
+        self.injector.begin(plan.faults)
         working = []
         for number in range(1, plan.load.clients + 1):
             site = ClientSite(self, f"client-{number}")
@@ -155,9 +155,9 @@ class Run:
         definer = Definer(site, self.score, random.Random(f"{plan.seed} definer"))
         working.append(site.life.start(definer.run(plan.load.collections), site.name))
         await asyncio.wait(working, timeout=LASTS_S)
-        self._injector.heal()
-        await self._done(working)
-        await self._done([first.life.start(self._wind_up(first), "wind up")])
+        self.injector.heal()
+        await self.until(working)
+        await self.until([first.life.start(self._wind_up(first), "wind up")])
 
     async def _set_up(self, site: ClientSite) -> None:
         """The collection that all share."""
@@ -182,7 +182,7 @@ class Run:
         await site.sleep(REST_S)
         await _insist(site, worker.read_all)
 
-    async def _done(self, tasks: list[asyncio.Task[Any]]) -> None:
+    async def until(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Wait for the tasks, or for something that must never happen."""
         while tasks:
             done, _ = await asyncio.wait(tasks, timeout=1.0, return_when=asyncio.FIRST_EXCEPTION)
@@ -191,12 +191,16 @@ class Run:
                 task.result()
                 tasks.remove(task)
 
+    async def rest(self) -> None:
+        """Let background work come to rest."""
+        await asyncio.sleep(REST_S)
+
     async def check(self) -> None:
         """Every promise."""
         check(self.history, BOUNDED_STALENESS_S)
         for attempt in range(CHECKS_MAX):
             try:
-                await self._done(self.shape.checking())
+                await self.until(self.shape.checking())
                 break
             except ElanusError as error:
                 # Channels may still be on their way to other owners.
@@ -241,8 +245,22 @@ def make_cluster(make: MakeRoles = Roles) -> MakeShape:
     return lambda plan, trace, network: Cluster(plan, trace, network, make)
 
 
+Steps = Callable[[Run], Awaitable[None]]
+
+
 def play(plan: Plan, make: MakeShape | None = None) -> Outcome:
-    """Play a plan. Garbage is not collected meanwhile: nothing may happen at a moment that memory decides."""
+    """Play a plan."""
+
+    async def steps(run: Run) -> None:
+        await run.play()
+        await run.check()
+
+    return play_steps(plan, steps, make)
+
+
+def play_steps(plan: Plan, steps: Steps, make: MakeShape | None = None) -> Outcome:
+    """Take steps on a new world. Garbage is not collected meanwhile: nothing may happen at a moment that memory
+    decides. An AssertionError that is no broken promise passes through."""
     one_thread()
     gc.disable()
     loop = SimLoop()
@@ -259,11 +277,10 @@ def play(plan: Plan, make: MakeShape | None = None) -> Outcome:
 
     async def main() -> None:
         run = Run(plan, make)
-        outcome.trace, outcome.score = run.trace, run.score
+        outcome.trace, outcome.score, outcome.struck = run.trace, run.score, run.trace.struck
         try:
             async with asyncio.timeout(LASTS_S_MAX):
-                await run.play()
-                await run.check()
+                await steps(run)
         except TimeoutError:
             outcome.failure = f"stuck after {LASTS_S_MAX} virtual seconds"
         finally:
@@ -271,15 +288,14 @@ def play(plan: Plan, make: MakeShape | None = None) -> Outcome:
             for host in run.shape.hosts.values():
                 host.end()
 
-    _settle(loop, main(), outcome)
+    try:
+        _settle(loop, main(), outcome)
+    finally:
+        outcome.virtual_s, outcome.steps = loop.time(), loop.steps
+        loop.close()
+        gc.enable()
     if unexpected and not outcome.failure:
         outcome.failure = f"{type(unexpected[0]).__name__}: {unexpected[0]}"
-    trace = outcome.trace
-    if trace is not None:
-        outcome.struck = trace.struck
-    outcome.virtual_s, outcome.steps = loop.time(), loop.steps
-    loop.close()
-    gc.enable()
     return outcome
 
 

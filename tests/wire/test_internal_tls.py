@@ -1,4 +1,4 @@
-"""Mutual TLS between processes: who has a certificate of the authority gets in, nobody else, and nothing is readable."""
+"""Mutual TLS between processes: who has a certificate of the authority gets in, and nobody else."""
 
 from __future__ import annotations
 

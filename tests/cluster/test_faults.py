@@ -12,13 +12,15 @@ import os
 import random
 import signal
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from clusters import LEASE_S, Cluster, RoleProcess, real_cluster, stop_for
 from hosts import need_hosts
-from workload import Load
+from pymilvus import MilvusClient
+from workload import KINDS, Load
 
 from services import BUCKET, Radosgw, Service, start_moto
 
@@ -29,6 +31,7 @@ BEFORE_S = 1.5
 AFTER_S = 2.0
 WELL_S_MAX = 60.0
 OUTAGE_S = 3 * LEASE_S
+MOVED_S_MAX = 30.0
 
 Inject = Callable[[Cluster], None]
 
@@ -100,6 +103,33 @@ def test_owner_is_killed(trial: Trial) -> None:
 
 def test_query_node_is_killed(trial: Trial) -> None:
     trial.round("query node killed", lambda cluster: cluster.of("query")[0].kill())
+
+
+def test_query_node_is_killed_with_two_replicas(trial: Trial) -> None:
+    """No search fails twice in a row."""
+    client = MilvusClient(trial.cluster.uri, timeout=60)
+    for kind in KINDS:
+        client.release_collection(kind.name)
+        client.load_collection(kind.name, replica_number=2)
+    reads = trial.load.probes[1:]
+    trial.cluster.revive()
+    before = [probe.failed_twice for probe in reads]
+    outages = trial.round("query node killed, two replicas", lambda cluster: cluster.of("query")[1].kill())
+    after = [probe.failed_twice for probe in reads]
+    for kind in KINDS:
+        client.release_collection(kind.name)
+        client.load_collection(kind.name)
+    client.close()
+    assert after == before, outages
+
+
+def test_every_process_tells_of_itself(trial: Trial) -> None:
+    """/livez, /healthz and /metrics answer on every process."""
+    for process in trial.cluster.processes.values():
+        base = f"http://{trial.cluster.hosts.address(process.name)}:9091"
+        for path, word in (("livez", b"OK"), ("healthz", b"OK"), ("metrics", b"elanus_resident_bytes")):
+            with urllib.request.urlopen(f"{base}/{path}", timeout=10) as answer:
+                assert word in answer.read(), f"{process.name} /{path}"
 
 
 def test_active_coordinator_is_killed(trial: Trial) -> None:
@@ -232,14 +262,11 @@ def test_channel_moves_from_an_owner_cut_from_the_coordinator_only(trial: Trial)
         victim = owner(cluster)
         for other in cluster.of("coordinator"):
             cluster.hosts.cut(victim.name, other.name)
-        time.sleep(LEASE_S)
-        for other in cluster.of("coordinator"):
-            other.kill()
-        cluster.revive()
-        end_s = time.monotonic() + 20.0
-        while victim in cluster.owners().values() and time.monotonic() < end_s:
+        end_s = time.monotonic() + MOVED_S_MAX
+        while victim in cluster.owners().values():
+            assert time.monotonic() < end_s, "its channels were left with an owner that the coordinator cannot reach"
             time.sleep(0.5)
-        trial.costs.append(f"    (cut owner still owns something: {victim in cluster.owners().values()})")
+        time.sleep(LEASE_S)
         cluster.hosts.mend(victim.name)
 
     trial.round("owner cut from the coordinators only", inject)

@@ -85,15 +85,19 @@ class Probe:
     succeeded_s: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     version: int = 0
+    failed_twice: int = 0
 
     def run(self, stop: threading.Event) -> None:
-        client = None
+        client, well = None, True
         while not stop.is_set():
             try:
                 client = client or MilvusClient(self.uri, timeout=PROBE_S_MAX, dedicated=True)
                 self.once(client)
                 self.succeeded_s.append(time.monotonic())
+                well = True
             except Exception as error:
+                self.failed_twice += not well
+                well = False
                 self.failures[f"{getattr(error, 'code', type(error).__name__)} {str(error)[:90]}"] += 1
             time.sleep(0.03)
         if client is not None:
@@ -194,4 +198,4 @@ class Load:
         )
 
 
-__all__ = ["Load"]
+__all__ = ["KINDS", "Load"]

@@ -157,6 +157,30 @@ def test_a_sleeper_that_wakes_has_lost_its_channels(clustered: Callable[..., Non
     clustered(scenario, pchannel_count=1)
 
 
+def test_an_owner_cut_off_from_the_coordinator_only_loses_its_channels(clustered: Callable[..., None]) -> None:
+    """Its lease lives on, clients reach it, and it gets no timestamps: without a move nothing would ever be written."""
+
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create()
+        await client.insert(rows(range(5)))
+        (vchannel,) = await shards_of(world)
+        old = world.owner(pchannel_of(vchannel))
+        node = world.members[old].process.streaming
+        assert node is not None
+        world.cut(old, "coordinator 1")
+        await world.sleep(15)
+        await client.insert(rows(range(5, 8)))
+        assert await client.ids() == list(range(8))
+        await refused(node.query(count_of(vchannel)), ElanusError)
+        world.mend(old, "coordinator 1")
+        await world.sleep(10)
+        assert not node.is_open(pchannel_of(vchannel))
+        assert await client.ids() == list(range(8))
+
+    clustered(scenario, pchannel_count=1)
+
+
 def test_channels_are_balanced_over_nodes_that_come_and_go(clustered: Callable[..., None]) -> None:
     async def scenario(world: ClusterWorld) -> None:
         client = client_of(world)

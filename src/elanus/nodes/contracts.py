@@ -254,6 +254,10 @@ class Streaming(Protocol):
 
     async def status(self, vchannel: str) -> ShardStatus: ...
 
+    async def ping(self) -> None:
+        """Answer, and do nothing else."""
+        ...
+
 
 # --- query node -----------------------------------------------------------------------------------------------------
 class SegmentLoad(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,8 +4,9 @@ A channel is given to a node in three steps: its record is written with the next
 election; the node opens the log under that term, which fences every lower one; the proxies are told. The first step
 alone decides: whoever opens under a lower term fails, and an old owner that was told nothing is fenced by the log.
 
-Leases only say whom to replace. A node that stopped for longer than its lease loses its channels and is fenced when it
-wakes; a node that left and came back under the same id keeps those that were not given away meanwhile.
+Leases only say whom to replace, and `reach` whom the coordinator cannot speak to. A node that stopped for longer than
+its lease loses its channels and is fenced when it wakes; a node that left and came back under the same id keeps those
+that were not given away meanwhile.
 
 A new coordinator adopts owners: it asks each living one to own its channel under the term it has, which changes nothing
 where that is so. A call that will never be answered, because the node died or sleeps, is given up when the node leaves.
@@ -22,11 +23,13 @@ from elanus.meta.catalog import assign, fetch_channel, run
 from elanus.meta.store import Compare, Transaction
 from elanus.nodes.contracts import Streaming
 from elanus.nodes.coordinator.ground import Surroundings
+from elanus.nodes.coordinator.reach import Reach
 from elanus.nodes.membership import Peers
 
 T = TypeVar("T")
 
 RETRY_S: Final = 0.5
+PART_S: Final = 2.0
 
 
 def plan_owners(names: Sequence[str], current: Mapping[str, int], nodes: Sequence[int]) -> dict[str, int]:
@@ -72,6 +75,7 @@ class Channels:
         self._settled = {name: asyncio.Event() for name in names}
         self._moved: Callable[[str], Awaitable[None]] | None = None
         self._leave: Callable[[], None] | None = None
+        self._reach = Reach(ground.doors, peers.streaming, lambda: self._plan(self._wanted))
 
     # --- for others -------------------------------------------------------------------------------------------------
     def owner_of(self, pchannel: str) -> Streaming:
@@ -104,8 +108,11 @@ class Channels:
                 current[name] = channel.owner.record.owner
         self._plan(current)
         self._leave = self._peers.changes.subscribe(lambda: self._plan(self._wanted))
+        spawn = self._ground.doors.tasks.spawn
         for name in self.names:
-            self._ground.doors.tasks.spawn(self._keep(name), name=f"keep {name}")
+            spawn(self._keep(name), name=f"keep {name}")
+        if self._adopts:
+            spawn(self._reach.watch(), name="reach of streaming nodes")
         for event in self._settled.values():
             await event.wait()
         if self._start_errors:
@@ -119,7 +126,8 @@ class Channels:
     # --- keeping ----------------------------------------------------------------------------------------------------
     def _plan(self, current: Mapping[str, int]) -> None:
         streaming = self._peers.streaming
-        self._wanted = plan_owners(self.names, current, self._peers.lasting(streaming) or sorted(streaming))
+        nodes = self._reach.within(self._peers.lasting(streaming) or sorted(streaming))
+        self._wanted = plan_owners(self.names, current, nodes)
         for event in self._wake.values():
             event.set()
 
@@ -178,11 +186,13 @@ class Channels:
             await self._moved(name)
 
     async def _part(self, name: str, node_id: int, term: int) -> None:
-        """Tell the owner before, as a courtesy: the log has fenced it."""
-        node = self._peers.streaming.get(node_id)
-        if node is None:
-            return
-        try:
-            await self._peers.while_there(self._ground.doors.tasks, node_id, node.resign(name, term))
-        except ElanusError as error:
-            self._ground.events.info("channel.resign_failed", pchannel=name, error=error.message)
+        """Tell the owner before, as a courtesy, for as long as it is there: the log has fenced it, and it can let go."""
+        while (node := self._peers.streaming.get(node_id)) is not None and self.owners.get(name) != node_id:
+            try:
+                await self._peers.while_there(self._ground.doors.tasks, node_id, node.resign(name, term))
+                return
+            except ElanusError as error:
+                self._ground.events.info("channel.resign_failed", pchannel=name, error=error.message)
+                if error.action not in (Action.RETRY, Action.UNKNOWN):
+                    return
+            await self._ground.doors.clock.sleep(PART_S)

@@ -269,6 +269,9 @@ class StreamingNode:
     async def status(self, vchannel: str) -> ShardStatus:
         return self._owned(vchannel).channel.shard(vchannel).status()
 
+    async def ping(self) -> None:
+        return
+
     # --- sealing ----------------------------------------------------------------------------------------------------
     async def flush(self, vchannel: str) -> FlushReply:
         shard = self._owned(vchannel).channel.shard(vchannel)

@@ -186,7 +186,7 @@ class Channels:
             await self._moved(name)
 
     async def _part(self, name: str, node_id: int, term: int) -> None:
-        """Tell the owner before, as a courtesy, for as long as it is there: the log has fenced it, and it can let go."""
+        """Tell the owner before, for as long as it is there: the log has fenced it, and it can let go."""
         while (node := self._peers.streaming.get(node_id)) is not None and self.owners.get(name) != node_id:
             try:
                 await self._peers.while_there(self._ground.doors.tasks, node_id, node.resign(name, term))

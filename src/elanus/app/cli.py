@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import elanus
-from elanus.app import cluster_commands, settings
+from elanus.app import cluster_commands, move_commands, settings
 from elanus.app.demo import demonstrate
 from elanus.app.serve import (
     EXIT_FAILED,
@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _add_serve(commands.add_parser("serve", help="run the whole database in this process", description=SERVE))
     cluster_commands.add(commands, _add_sources)
+    move_commands.add(commands, _add_sources)
     _add_demo(commands.add_parser("demo", help="start a server and search real data by meaning", description=DEMO))
     _add_settings(commands.add_parser("settings", help="list every setting", description=LIST))
     return top

@@ -10,16 +10,26 @@ from __future__ import annotations
 from contextlib import suppress
 
 from elanus.base.doors import Doors
-from elanus.base.errors import CorruptedError
+from elanus.base.errors import Action, CorruptedError, ElanusError
 from elanus.meta.catalog import ConflictError, create, fetch, run
-from elanus.meta.records import CLUSTER, Cluster
+from elanus.meta.records import CLUSTER, PROMOTED, Cluster, Promoted
 from elanus.meta.store import MetaStore
 from elanus.objects import paths
 from elanus.objects.store import ObjectExistsError, ObjectNotFoundError, ObjectStore
 
 
+class MovedError(ElanusError):
+    """The store lives elsewhere. Nothing was started."""
+
+    code = 5
+    action = Action.FIX_REQUEST
+
+
 async def settle_cluster_id(doors: Doors, meta: MetaStore, objects: ObjectStore) -> str:
-    """The cluster's id, made if both stores are new. CorruptedError when they name different stores."""
+    """The cluster's id, made if both stores are new. CorruptedError when they name different stores; MovedError."""
+    moved = await fetch(meta, Promoted, PROMOTED)
+    if moved is not None:
+        raise MovedError(f"this store was moved to {moved.record.target}; what is here is a copy that starts no more")
     stored = await fetch(meta, Cluster, CLUSTER)
     kept = await _kept(objects)
     if stored is None and not kept:

@@ -28,6 +28,7 @@ R = TypeVar("R", bound=msgspec.Struct)
 FORMAT_VERSION: Final = 1
 
 CLUSTER: Final = "cluster"
+PROMOTED: Final = "promoted"
 ELECTION: Final = "coordinator/election"
 TIMESTAMP_BOUND: Final = "coordinator/timestamp_bound"
 ID_BOUND: Final = "coordinator/id_bound"
@@ -68,6 +69,17 @@ class Cluster(CatalogRecord, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         return CLUSTER
+
+
+class Promoted(CatalogRecord, frozen=True, kw_only=True):
+    """The store was moved to another place, where it lives under a new cluster id; here it starts no more."""
+
+    target: str
+    cluster_id: str
+
+    @property
+    def key(self) -> str:
+        return PROMOTED
 
 
 class Election(CatalogRecord, frozen=True, kw_only=True):
@@ -322,6 +334,7 @@ class CatalogSnapshot(msgspec.Struct, frozen=True):
 
 _KINDS: Final[dict[type[msgspec.Struct], str]] = {
     Cluster: "cluster",
+    Promoted: "promoted",
     Election: "election",
     NodeRecord: "node",
     NodeIdBound: "node_id_bound",

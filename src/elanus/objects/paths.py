@@ -1,6 +1,7 @@
 """The names of all objects. Nobody else builds or reads a key.
 
     cluster                                                                   the store's cluster id
+    transfer                                                                  an unfinished move of a store to here
     probe/<token>                                                             written and deleted at start
     catalog/<intent id>-<token>.snapshot                                      the catalog after a DDL
     wal/<pchannel>/<term>/<sequence>                                          a slot of the object-store log
@@ -27,6 +28,7 @@ from elanus.base.errors import check
 from elanus.model.channel import Position
 
 CLUSTER: Final = "cluster"
+TRANSFER: Final = "transfer"
 CATALOG_PREFIX: Final = "catalog/"
 COLLECTIONS_PREFIX: Final = "collection/"
 LOG_PREFIX: Final = "wal/"

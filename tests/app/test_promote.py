@@ -1,0 +1,171 @@
+"""A folder's store becomes a cluster's and comes back: the same rows, new terms, and never two living stores."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pymilvus import DataType, MilvusClient
+
+from servers import DrillServer
+from services import Service, start_etcd
+
+pytestmark = pytest.mark.drill
+
+ROWS = 400
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Service]:
+    service = start_etcd(tmp_path)
+    yield service
+    service.kill()
+
+
+def elanus(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "elanus", *words], capture_output=True, text=True, timeout=120)
+
+
+def fill(client: MilvusClient) -> None:
+    schema = client.create_schema()
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=8)
+    schema.add_field("word", DataType.VARCHAR, max_length=20)
+    index = client.prepare_index_params()
+    index.add_index("vector", index_type="AUTOINDEX", metric_type="L2")
+    client.create_collection("things", schema=schema, index_params=index)
+    client.insert("things", rows(0, ROWS))
+    client.delete("things", ids=list(range(0, ROWS, 10)))
+    client.create_alias("things", "other")
+
+
+def rows(start: int, end: int) -> list[dict[str, Any]]:
+    vectors = np.random.default_rng(3).random((end, 8), np.float32)
+    return [{"id": number, "vector": vectors[number], "word": f"w{number}"} for number in range(start, end)]
+
+
+def stored(client: MilvusClient) -> dict[int, str]:
+    client.load_collection("other")
+    found = client.query("other", filter="id >= 0", output_fields=["id", "word"], consistency_level="Strong")
+    return {row["id"]: row["word"] for row in found}
+
+
+EXPECTED = {number: f"w{number}" for number in range(ROWS) if number % 10}
+
+
+def test_there_and_back(etcd: Service, tmp_path: Path, serve: Callable[..., DrillServer]) -> None:
+    folder, shared = tmp_path / "data", tmp_path / "shared"
+    urls = ("--meta", f"etcd://127.0.0.1:{etcd.port}/elanus", "--store", f"file://{shared}")
+    server = serve(folder=folder)
+    client = MilvusClient(f"http://{server.address}")
+    fill(client)
+    running = elanus("promote", str(folder), *urls)
+    assert running.returncode == 3 and "in use" in running.stderr, running.stderr
+    client.close()
+    server.kill()  # what was not flushed is in its log
+
+    moved = elanus("promote", str(folder), *urls)
+    assert moved.returncode == 0 and "moved: " in moved.stdout, moved.stderr
+    again = elanus("serve", "--data", str(folder), "--port", "0", "--metrics-port", "-1")
+    assert again.returncode != 0 and "was moved to" in again.stderr
+    twice = elanus("promote", str(folder), *urls)
+    assert twice.returncode != 0 and "complete already" in twice.stderr
+
+    counts = ("--coordinators", "1", "--streaming", "1", "--query", "1", "--data", "1", "--proxies", "1")
+    up = subprocess.Popen(
+        [sys.executable, "-m", "elanus", "up", *urls, "--folder", str(tmp_path / "up"), "--port", "0", *counts],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        address = wait_for_address(up)
+        client = MilvusClient(f"http://{address}")
+        assert stored(client) == EXPECTED
+        client.insert("things", rows(ROWS, ROWS + 50))
+        assert len(stored(client)) == len(EXPECTED) + 50
+        busy = elanus("demote", str(tmp_path / "back"), *urls)
+        assert busy.returncode != 0 and "is running" in busy.stderr, busy.stderr
+        client.flush("things")
+        client.close()
+    finally:
+        up.terminate()
+        up.wait(60)
+    back = elanus("demote", str(tmp_path / "back"), *urls)
+    assert back.returncode == 0, back.stderr
+    server = serve(folder=tmp_path / "back")
+    client = MilvusClient(f"http://{server.address}")
+    assert stored(client) == EXPECTED | {number: f"w{number}" for number in range(ROWS, ROWS + 50)}
+    client.insert("things", rows(ROWS + 50, ROWS + 60))
+    assert len(stored(client)) == len(EXPECTED) + 60
+    client.close()
+
+
+def wait_for_address(up: subprocess.Popen[str]) -> str:
+    """The proxy's address, which `elanus up` tells when it serves; the other roles must have come before."""
+    assert up.stdout is not None
+    said = ""
+    for line in up.stdout:
+        said += line
+        proxy = re.search(r"proxy 1: Elanus .* on ([\d.:]+)", said)
+        if proxy and all(f"{role} 1: Elanus" in said for role in ("coordinator", "streaming", "query", "data")):
+            return proxy[1]
+    raise AssertionError(said)
+
+
+def test_killed_anywhere_it_goes_on(etcd: Service, tmp_path: Path, serve: Callable[..., DrillServer]) -> None:
+    folder = tmp_path / "data"
+    urls = ("--meta", f"etcd://127.0.0.1:{etcd.port}/elanus", "--store", f"file://{tmp_path / 'shared'}")
+    server = serve(folder=folder)
+    client = MilvusClient(f"http://{server.address}")
+    fill(client)
+    client.close()
+    server.stop()
+    for line, delay_s in (("flushing", 0.0), (" bytes", 0.0), (" of ", 0.0), (" of ", 0.02), (" of ", 0.05)):
+        moving = subprocess.Popen(
+            [sys.executable, "-m", "elanus", "promote", str(folder), *urls], stderr=subprocess.PIPE, text=True
+        )
+        assert moving.stderr is not None
+        said = next((one for one in moving.stderr if line in one or one.startswith("elanus: ")), "")
+        assert line in said or "complete already" in said, said
+        time.sleep(delay_s)
+        moving.kill()
+        moving.wait()
+    last = elanus("promote", str(folder), *urls)
+    assert last.returncode == 0 or "complete already" in last.stderr, last.stderr
+    assert elanus("promote", str(folder), *urls).stderr.count("complete already") == 1
+    assert "was moved to" in elanus("serve", "--data", str(folder), "--port", "0", "--metrics-port", "-1").stderr
+
+
+def test_a_damaged_file_stops_the_move_and_the_folder_lives_on(
+    etcd: Service, tmp_path: Path, serve: Callable[..., DrillServer]
+) -> None:
+    folder = tmp_path / "data"
+    urls = ("--meta", f"etcd://127.0.0.1:{etcd.port}/elanus", "--store", f"file://{tmp_path / 'shared'}")
+    server = serve(folder=folder)
+    client = MilvusClient(f"http://{server.address}")
+    fill(client)
+    client.flush("things")
+    client.release_collection("things")
+    client.close()
+    server.stop()
+    victim = next((folder / "objects").rglob("vector-*.arrow"))
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    moved = elanus("promote", str(folder), *urls)
+    assert moved.returncode != 0 and victim.name in moved.stderr, moved.stderr
+    victim.write_bytes(whole)
+    server = serve(folder=folder)
+    client = MilvusClient(f"http://{server.address}")
+    assert stored(client) == EXPECTED
+    client.insert("things", rows(ROWS, ROWS + 5))
+    client.close()
+    server.stop()
+    assert elanus("promote", str(folder), *urls).returncode == 0

@@ -22,7 +22,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-import faiss as installed_faiss
 import msgspec
 import numpy as np
 
@@ -32,12 +31,13 @@ from bench.workload import Bools, Dataset, K, load
 from elanus.index import registry
 from elanus.index.binary import BinaryVectors
 from elanus.index.contract import RowMask, VectorIndex
+from elanus.index.kernels import library
 from elanus.index.plan import SearchRequest, search_planned
 from elanus.index.vectors import Vectors
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
-faiss: Any = installed_faiss
+faiss: Any = library()
 CORES = len(os.sched_getaffinity(0))
 ROWS = 30_000
 QUERIES = 300

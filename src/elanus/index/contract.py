@@ -177,7 +177,7 @@ class FileIndexType(IndexType, Protocol):
 
     def build(self, resolved: ResolvedIndex, vectors: Any, threads: int) -> Sequence[memoryview]:
         """The file, as consecutive parts. Uses `threads` cores while it runs. `vectors` are float32 (n, dim) for dense
-        types, uint8 (n, dim / 8) for binary, a large_binary array for sparse ones and for lists of vectors."""
+        types, uint8 (n, dim / 8) for binary, a large_binary array for sparse ones; of lists of vectors all vectors."""
         ...
 
     def resident_bytes(self, file_bytes: int, params: Mapping[str, str]) -> int:

@@ -30,7 +30,8 @@ from elanus.index.ivf_flat import IvfFlat
 from elanus.index.ivf_pq import IvfPq
 from elanus.index.ivf_rabitq import IvfRabitq
 from elanus.index.ivf_sq8 import IvfSq8
-from elanus.index.multi import MULTI_METRICS
+from elanus.index.lists import ListIndex, build_lists, is_of_lists
+from elanus.index.multi import MULTI_METRICS, MultiVectors
 from elanus.index.parameters import NumberParameter
 from elanus.index.scalar import SCALAR_TYPES
 from elanus.index.scann import Scann
@@ -124,10 +125,7 @@ def validate_definition(params: Mapping[str, str], field: FieldSchema) -> dict[s
 
 
 def resolve(params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
-    """What a stored definition really builds. Lists of vectors are scanned, whatever the type."""
-    if field.data_type is DataType.ARRAY_OF_VECTOR:
-        kind = find_index_type(params.get("index_type", ""))
-        return ResolvedIndex(kind.name, Metric(params["metric_type"]), {}, needs_file=False)
+    """What a stored definition really builds."""
     return find_index_type(params.get("index_type", "")).resolve(params, field)
 
 
@@ -149,8 +147,11 @@ def build(resolved: ResolvedIndex, vectors: Any, threads: int) -> Sequence[memor
     """The index file of vectors as `contract.FileIndexType` wants them, as parts to be written one after the other.
     Runs for long: seconds per ten thousand rows; uses up to `threads` cores. IndexBuildError, whatever it was that the
     type's own code or its library raised."""
+    kind = _file_type(resolved.index_type)
     try:
-        return _file_type(resolved.index_type).build(resolved, vectors, threads)
+        if isinstance(vectors, MultiVectors):
+            return build_lists(kind, resolved, vectors, threads)
+        return kind.build(resolved, vectors, threads)
     except ElanusError:
         raise
     except Exception as error:
@@ -165,7 +166,10 @@ def resident_bytes(index_type: str, file_bytes: int, params: Mapping[str, str]) 
 def load(data: memoryview, file: ReadFile | None = None) -> VectorIndex:
     """The index in a file that the caller mapped; nothing is copied. `file` is the same one, where it is local, for
     types that read it piece by piece. `CorruptedError` if it is not one of ours."""
-    kind = _file_type(read_trailer(data).index_type)
+    trailer = read_trailer(data)
+    kind = _file_type(trailer.index_type)
+    if is_of_lists(trailer):
+        return ListIndex(kind, data)
     return kind.load_with(data, file) if file is not None and isinstance(kind, DiskIndexType) else kind.load(data)
 
 

@@ -15,10 +15,12 @@ import numpy as np
 from elanus.base.doors import Doors
 from elanus.base.errors import check
 from elanus.base.memory import release_memory
+from elanus.index.multi import MultiVectors
 from elanus.index.registry import build, resolve
 from elanus.index.vectors import as_float32
 from elanus.model.channel import Position
 from elanus.model.columns import Column, Values
+from elanus.model.schema import FieldSchema
 from elanus.model.segment import IndexFile, SegmentEntry
 from elanus.model.types import DataType
 from elanus.nodes.contracts import BuildTask, CompactTask
@@ -49,7 +51,7 @@ class DataNode:
         async with self._slot:
             file = task.entry.vectors[field.field_id]
             data = await map_verified(self._doors, self._objects, file)
-            vectors = _indexable(open_vectors(data, file.key), field.data_type)
+            vectors = _indexable(open_vectors(data, file.key), field)
             parts = await self._doors.compute.run_background(build, resolved, vectors, self._threads)
             folder = paths.folder_of(task.entry.scalars.key)
             key = paths.index(folder, task.definition.index_id, task.token, resolved.index_type)
@@ -105,10 +107,12 @@ class DataNode:
         return segment
 
 
-def _indexable(column: Column, data_type: DataType) -> Values:
+def _indexable(column: Column, field: FieldSchema) -> Values | MultiVectors:
     """Vectors as builds take them: dense ones float32 and C-contiguous, others as they are stored. Null rows are zeros
     or empty, which searches mask out."""
-    if data_type not in DENSE_TYPES:
+    if field.data_type is DataType.ARRAY_OF_VECTOR:
+        return MultiVectors(column.values, field.dimension)
+    if field.data_type not in DENSE_TYPES:
         return column.values
     values = as_float32(np.asarray(column.values))
     if column.valid is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
+from hosts import lacking
 
 from services import Service, free_port
 
@@ -57,7 +57,7 @@ def find_nginx() -> str:
     """Path of nginx; skips the test when there is none."""
     found = shutil.which("nginx") or ("/usr/sbin/nginx" if Path("/usr/sbin/nginx").exists() else "")
     if not found:
-        pytest.skip("needs nginx: apt-get install nginx-light")
+        lacking("needs nginx: apt-get install nginx-light")
     return found
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from clusters import RoleProcess, wait_serving
+from hosts import lacking
 from pymilvus import MilvusClient
 
 from services import Service, start_etcd
@@ -45,7 +46,7 @@ exec "$@"
 @pytest.fixture
 def etcd(tmp_path: Path) -> Iterator[Service]:
     if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("needs root and unshare for mount namespaces")
+        lacking("needs root and unshare for mount namespaces")
     service = start_etcd(tmp_path, "--unsafe-no-fsync")
     yield service
     service.kill()

@@ -36,6 +36,7 @@ from elanus.meta.records import (
 )
 from elanus.meta.store import MetaStore
 from elanus.model.channel import pchannel_of
+from elanus.model.timestamp import physical_ms
 from elanus.nodes.contracts import NodeStatus, Process, ProcessStatus, Query, ShardStatus, Streaming
 from elanus.nodes.transport import Transport
 from elanus.wire.internal import GrpcTransport
@@ -169,7 +170,7 @@ def json(report: Report) -> str:
 
 
 _NODE_HEAD = ("node", "role", "state", "up", "memory", "segments", "address", "clients")
-_SHARD_HEAD = ("shard", "collection", "owner", "manifest", "served", "growing rows", "growing bytes")
+_SHARD_HEAD = ("shard", "collection", "owner", "manifest", "served", "growing rows", "growing bytes", "unflushed")
 
 
 def _node_row(one: NodeReport) -> tuple[str, ...]:
@@ -192,9 +193,25 @@ def _node_row(one: NodeReport) -> tuple[str, ...]:
 def _shard_row(one: ShardReport) -> tuple[str, ...]:
     status = one.status
     served = "silent" if status is None else str(status.served_version)
-    rows = "" if status is None else str(sum(status.row_counts.values()))
-    growing = "" if status is None else str(status.growing_bytes)
-    return one.vchannel, one.collection, str(one.owner or "nobody"), str(one.manifest_version), served, rows, growing
+    return (
+        one.vchannel,
+        one.collection,
+        str(one.owner or "nobody"),
+        str(one.manifest_version),
+        served,
+        "" if status is None else str(sum(status.row_counts.values())),
+        "" if status is None else str(status.growing_bytes),
+        "" if status is None else unflushed(status),
+    )
+
+
+def unflushed(status: ShardStatus) -> str:
+    """How far the shard's sealed data lag behind its log, in time between records: what a replay would read."""
+    if status.last_timestamp <= status.flushed_timestamp:
+        return "nothing"
+    if not status.flushed_timestamp:
+        return "all"
+    return f"{(physical_ms(status.last_timestamp) - physical_ms(status.flushed_timestamp)) / 1000:.1f} s"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

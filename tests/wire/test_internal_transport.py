@@ -27,6 +27,7 @@ from elanus.testing.conformance_transport import (
     a_lost_reply_is_an_unknown_outcome,
     case_name,
     raised,
+    until,
 )
 from elanus.wire.internal import FORMAT, GrpcTransport, Hello, Link, failure, mismatch
 
@@ -201,6 +202,20 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def test_a_read_ends_when_its_caller_gives_up() -> None:
+    async def scenario(network: Loopback) -> None:
+        desk, member = Desk(), network.join()
+        postman = network.join().connect(await member.serve({Postman: desk}), Postman)
+        running = asyncio.ensure_future(postman.search(30.0))
+        await until(lambda: desk.begun == 1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await until(lambda: desk.cancelled == 1)
+        await member.close()
+
+    play(scenario)
 
 
 def test_another_cluster_is_told_apart() -> None:

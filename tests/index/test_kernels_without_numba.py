@@ -16,7 +16,7 @@ import sys
 {prepare}
 import pyarrow as pa, numpy as np
 from elanus.index import registry
-from elanus.index.compiled.kernel import is_compiled
+from elanus.base.kernel import is_compiled
 from elanus.index.compiled.postings import best_rows
 from elanus.index.sparse import packed_queries
 from elanus.model.schema import FieldSchema

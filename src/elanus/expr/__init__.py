@@ -6,7 +6,7 @@ from elanus.expr.errors import FilterError
 from elanus.expr.evaluate import element_mask, element_places, evaluate
 from elanus.expr.filters import field_values, parse_filter, primary_key_values
 from elanus.expr.source import ShredCache, ShredSource, SortedSource, Source
-from elanus.expr.tree import Filter
+from elanus.expr.tree import Filter, cost
 
 __all__ = [
     "Filter",
@@ -15,6 +15,7 @@ __all__ = [
     "ShredSource",
     "SortedSource",
     "Source",
+    "cost",
     "element_mask",
     "element_places",
     "evaluate",

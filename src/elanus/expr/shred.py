@@ -25,7 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from elanus.base.errors import CorruptedError
+from elanus.base.kernel import is_compiled
 from elanus.expr.arrays import take_values
+from elanus.expr.compiled import scan
 from elanus.expr.source import Scope, ShredSource
 from elanus.expr.syntax import PathStep
 from elanus.model.columns import Column, Mask, Rows
@@ -33,6 +35,10 @@ from elanus.model.columns import Column, Mask, Rows
 BLOCK_ROWS: Final = 1 << 16
 PATH_TYPES_MAX: Final = 256
 NARROW_FACTOR: Final = 8
+SCAN_ROWS_MIN: Final = 1 << 16
+"""Fewer documents are decoded before numba is loaded."""
+UNSURE_SHARE: Final = 2
+"""A scan is given up when more than one document in so many has to be decoded after all."""
 
 MISSING, BOOL, INTEGER, FLOAT, STRING, LIST, OBJECT = range(7)
 _CODES: Final[dict[type, int]] = {
@@ -140,7 +146,74 @@ def _is_worth_keeping(scope: Scope) -> bool:
 
 
 def shred_column(column: Column, path: Path) -> Shred:
-    """Decode the values at `path` of a JSON column."""
+    """The values at `path` of a JSON column. Many documents are looked through by a kernel, where it is compiled, and
+    only those that take more than looking are decoded."""
+    if len(column) < SCAN_ROWS_MIN or not is_compiled():
+        return decoded_column(column, path)
+    return scanned_column(column, path) or decoded_column(column, path)
+
+
+def scanned_column(column: Column, path: Path) -> Shred | None:
+    """The values by `compiled.scan.locate`; None where too few documents can be read like that."""
+    documents: pa.Array = column.values
+    _, offset_buffer, data_buffer = documents.buffers()
+    count = len(column)
+    offsets = np.frombuffer(offset_buffer, np.int64, count + 1, documents.offset * 8)
+    places = scan.Found(np.empty(count, np.uint8), *(np.empty(count, np.int64) for _ in range(3)))
+    scan.locate(scan.Documents(np.frombuffer(data_buffer, np.uint8), offsets), _steps(path), places)
+    kinds, starts, ends, integers = places
+    if column.valid is not None:
+        kinds[~column.valid], integers[~column.valid] = MISSING, 0
+    unsure = np.flatnonzero(kinds == scan.UNSURE)
+    if len(unsure) * UNSURE_SHARE > count:
+        return None
+    doubles = np.flatnonzero(kinds == FLOAT)
+    numbers = np.where(kinds == INTEGER, integers, 0).astype(np.float64)
+    quoted = kinds == STRING
+    try:
+        numbers[doubles] = pc.cast(_slices(data_buffer, starts[doubles], ends[doubles]), pa.float64())
+        strings = _slices(data_buffer, starts, np.where(quoted, ends, starts)) if quoted.any() else _no_texts(count)
+    except pa.ArrowInvalid:
+        return None
+    found = Shred(kinds, integers, numbers, strings, np.asarray(kinds != MISSING))
+    return _completed(found, unsure, decoded_column(column.take(unsure), path)) if len(unsure) else found
+
+
+def _steps(path: Path) -> scan.Steps:
+    """The path as `locate` wants it."""
+    keys, steps = b"", np.zeros((len(path), 3), np.int64)
+    for number, step in enumerate(path):
+        if isinstance(step, int):
+            steps[number, 2] = step
+        else:
+            name = step.encode()
+            steps[number] = len(keys), len(keys) + len(name), -1
+            keys += name
+    return scan.Steps(np.frombuffer(keys, np.uint8), steps)
+
+
+def _slices(data: pa.Buffer, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> pa.Array:
+    """The texts data[starts[i]:ends[i]], which follow one another; ArrowInvalid where one is not UTF-8."""
+    if not len(starts):
+        return pa.array([], pa.large_string())
+    # Every other piece between the bounds, taken in order, is a wanted one.
+    bounds = np.column_stack((starts, ends)).reshape(-1)
+    pieces = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(bounds) - 1, [None, pa.py_buffer(bounds), data])
+    return pieces.take(pa.array(np.arange(0, len(bounds), 2))).cast(pa.large_string())
+
+
+def _completed(found: Shred, rows: Rows, rest: Shred) -> Shred:
+    """The values found, with those of some rows put in."""
+    found.kinds[rows], found.integers[rows], found.numbers[rows] = rest.kinds, rest.integers, rest.numbers
+    found.solid[rows] = rest.solid
+    places = np.arange(len(found))
+    places[rows] = len(found) + np.arange(len(rows))
+    strings = pa.concat_arrays([found.strings, rest.strings]).take(pa.array(places))
+    return Shred(found.kinds, found.integers, found.numbers, strings, found.solid)
+
+
+def decoded_column(column: Column, path: Path) -> Shred:
+    """The values at `path`, every document decoded."""
     blocks = [_classify(_leaves(block, path)) for block in _blocks(column)]
     return blocks[0] if len(blocks) == 1 else _concatenate(blocks)
 
@@ -289,11 +362,14 @@ def _as_float(value: int) -> float:
 
 def _texts(values: list[Any], chosen: Mask) -> pa.Array:
     if not chosen.any():
-        offsets = np.zeros(len(values) + 1, np.int64)
-        return pa.LargeStringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(b""))
+        return _no_texts(len(values))
     if chosen.all():
         return pa.array(values, pa.large_string())
     return pa.array([value if type(value) is str else "" for value in values], pa.large_string())
+
+
+def _no_texts(count: int) -> pa.Array:
+    return pa.LargeStringArray.from_buffers(count, pa.py_buffer(np.zeros(count + 1, np.int64)), pa.py_buffer(b""))
 
 
 def _is_solid(value: Any) -> bool:

@@ -1,7 +1,8 @@
 """Executing a shard read over segment readers: decide inline or on a compute thread, search or query each, reduce.
 
 The same code serves growing segments at the delegator and sealed ones at query nodes. Masks are made on the event loop
-(they touch data the loop changes in place); the kernels run where `INLINE_US_MAX` says.
+(they touch data the loop changes in place), but for what a dear filter keeps of a sealed segment; that and the kernels
+run where `INLINE_US_MAX` says.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from elanus.base.doors import Compute, Random
 from elanus.base.errors import check
-from elanus.expr import Filter, element_places, parse_filter
+from elanus.expr import Filter, element_places, parse_filter, primary_key_values
 from elanus.index.contract import Found as Nearest
 from elanus.index.contract import RowMask
 from elanus.index.multi import MultiVectors
@@ -33,7 +34,17 @@ from elanus.search.found import merged
 from elanus.search.group import is_among, merge_searched
 from elanus.search.group_values import group_values
 from elanus.search.grouped import GroupedSearch
-from elanus.search.masks import MaskCache, Masking, among_elements, matching_rows, row_mask
+from elanus.search.masks import (
+    MaskCache,
+    Masking,
+    among_elements,
+    counted_rows,
+    filter_mask,
+    keep_mask,
+    matching_rows,
+    row_mask,
+    unknown_masks,
+)
 from elanus.search.order import ordered_rows
 from elanus.search.reduce import empty_hits, key_ranks, merge_hits, newest_rows
 from elanus.segment.reader import Reader, Visibility
@@ -107,6 +118,7 @@ class Execution:
         filter_ = parse_filter(read.filter, schema, read.templates, read.timezone)
         boosts = _boost_filters(vector, schema, read.timezone)
         parts: list[Hits] = []
+        await self._make_masks(readers, filter_)
         for reader in readers:
             mask = _among_groups(reader, vector, self._mask(reader, filter_, visibility, vector.field_id))
             lists = _lists(reader, vector)
@@ -124,6 +136,11 @@ class Execution:
         if len(parts) == 1:
             return parts[0]
         return merge_searched(parts, vector)
+
+    async def _make_masks(self, readers: Sequence[Reader], filter_: Filter) -> None:
+        """Masks of sealed segments that take long to make are made on a compute thread, and kept for what follows."""
+        for segment in unknown_masks(readers, filter_, self.masks, INLINE_US_MAX):
+            keep_mask(segment, filter_, await self._compute.run(filter_mask, segment, filter_), self.masks)
 
     def _mask(self, reader: Reader, filter_: Filter, visibility: Visibility, field_id: int) -> RowMask | None:
         mask = row_mask(reader, filter_, visibility, self._masking)
@@ -192,6 +209,8 @@ class Execution:
     ) -> Found:
         """Matching rows in key order, at most `read.limit`, or their number."""
         filter_ = parse_filter(read.filter, schema, read.templates, read.timezone)
+        if primary_key_values(filter_, schema) is None:
+            await self._make_masks(readers, filter_)
         parts = [self._query_one(reader, read, filter_, schema, visibility) for reader in readers]
         timestamp = visibility.timestamp
         if not parts and read.aggregation is not None:
@@ -205,10 +224,15 @@ class Execution:
     def _query_one(
         self, reader: Reader, read: ShardRead, filter_: Filter, schema: CollectionSchema, visibility: Visibility
     ) -> Found:
-        rows = matching_rows(reader, filter_, visibility, schema, self._masking)
         timestamp = visibility.timestamp
+        if read.count_only and filter_.elements is None:
+            count = counted_rows(reader, filter_, visibility, schema, self._masking)
+            return Found(row_count=count, read_timestamp=timestamp)
+        rows = matching_rows(reader, filter_, visibility, schema, self._masking)
         if read.count_only:
-            return Found(row_count=_counted(reader, filter_, rows), read_timestamp=timestamp)
+            assert filter_.elements is not None
+            count = len(element_places(filter_.elements, reader, rows).values)
+            return Found(row_count=count, read_timestamp=timestamp)
         if read.aggregation is not None:
             return partial_groups(reader, rows, read.aggregation, timestamp)
         if reader.may_repeat_keys:
@@ -228,13 +252,6 @@ class Execution:
             fields=fields,
             read_timestamp=timestamp,
         )
-
-
-def _counted(reader: Reader, filter_: Filter, rows: Rows) -> int:
-    """The number of rows, or of the elements that the filter means."""
-    if filter_.elements is None:
-        return len(rows)
-    return len(element_places(filter_.elements, reader, rows).values)
 
 
 def _among_groups(reader: Reader, vector: VectorQuery, mask: RowMask | None) -> RowMask | None:

@@ -10,6 +10,7 @@ segments need lives in one bounded cache, oldest use out first.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from elanus.base.doors import Random
-from elanus.expr import Filter, element_mask, evaluate, primary_key_values
+from elanus.expr import Filter, cost, element_mask, evaluate, primary_key_values
 from elanus.index.contract import RowMask
 from elanus.model.columns import Column, Mask, Rows
 from elanus.model.schema import CollectionSchema
@@ -27,6 +28,8 @@ from elanus.segment.sealed import SealedSegment
 
 CACHE_BYTES_MAX: Final = 64 * 1024 * 1024
 CACHE_ENTRIES_MAX: Final = 4096
+_COMPARISON_US: Final = 0.001
+"""A row's share of one numeric comparison over a column."""
 
 
 class MaskCache:
@@ -138,12 +141,39 @@ def _sealed_mask(segment: SealedSegment, filter_: Filter, visibility: Visibility
 
 
 def _filter_mask(segment: SealedSegment, filter_: Filter, cache: MaskCache) -> Mask:
-    key = (segment.entry.segment_id, filter_.cache_key)
-    known = cache.get(key)
+    known = cache.get(_key(segment, filter_))
     if known is None:
-        known = RowMask.of(evaluate(filter_, segment))
-        cache.put(key, known)
+        known = filter_mask(segment, filter_)
+        cache.put(_key(segment, filter_), known)
     return known.keep
+
+
+def _key(segment: SealedSegment, filter_: Filter) -> tuple[object, ...]:
+    return (segment.entry.segment_id, filter_.cache_key)
+
+
+def filter_mask(segment: SealedSegment, filter_: Filter) -> RowMask:
+    """The rows that the filter keeps, seen or not. Touches nothing that changes, so that any thread may run it."""
+    return RowMask.of(evaluate(filter_, segment))
+
+
+def unknown_masks(readers: Sequence[Reader], filter_: Filter, cache: MaskCache, us_max: float) -> list[SealedSegment]:
+    """The sealed segments whose mask is not kept and takes more than `us_max` to make."""
+    if filter_.root is None or filter_.cache_key is None:
+        return []
+    row_us = cost(filter_.root) * _COMPARISON_US
+    return [
+        reader
+        for reader in readers
+        if isinstance(reader, SealedSegment)
+        and reader.row_count * row_us > us_max
+        and cache.get(_key(reader, filter_)) is None
+    ]
+
+
+def keep_mask(segment: SealedSegment, filter_: Filter, mask: RowMask, cache: MaskCache) -> None:
+    """Remember what `filter_mask` gave."""
+    cache.put(_key(segment, filter_), mask)
 
 
 def among_elements(reader: Reader, filter_: Filter, mask: RowMask | None, cache: MaskCache) -> RowMask | None:
@@ -157,6 +187,16 @@ def among_elements(reader: Reader, filter_: Filter, mask: RowMask | None, cache:
         if key is not None:
             cache.put(key, passing)
     return passing if mask is None else RowMask.of(mask.keep & passing.keep)
+
+
+def counted_rows(
+    reader: Reader, filter_: Filter, visibility: Visibility, schema: CollectionSchema, masking: Masking
+) -> int:
+    """How many rows `matching_rows` names."""
+    if primary_key_values(filter_, schema) is not None:
+        return len(matching_rows(reader, filter_, visibility, schema, masking))
+    mask = row_mask(reader, filter_, visibility, masking)
+    return reader.row_count if mask is None else mask.count
 
 
 def matching_rows(

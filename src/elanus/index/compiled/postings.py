@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from elanus.index.compiled.kernel import kernel, part
+from elanus.base.kernel import kernel, part
 
 BLOCK: Final = 128
 WINDOW: Final = 1 << 14

@@ -45,7 +45,7 @@ def _library() -> Any:
 
 def _sources_stamp() -> str:
     """A name for the text of all kernels: numba itself does not notice when a part in another file changed."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted(Path(__file__).parent.parent.glob("*/compiled/*.py"))
     return f"{zlib.crc32(b''.join(file.read_bytes() for file in files)):08x}"
 
 

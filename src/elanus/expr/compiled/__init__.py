@@ -1,0 +1,1 @@
+"""Kernels of the filter language, in two forms each; see `base.kernel`."""

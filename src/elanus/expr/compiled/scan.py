@@ -37,7 +37,7 @@ class Documents(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """`steps` is (steps, 3): a key is its bytes in `keys`, from and to, and -1; a place in a list is 0, 0, the place."""
+    """`steps` is (steps, 3): of a key its bytes in `keys`, from and to, and -1; of a place in a list 0, 0, the place."""
 
     keys: Bytes
     steps: Ints

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from elanus.index.compiled.kernel import kernel, part
+from elanus.base.kernel import kernel, part
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

@@ -37,7 +37,7 @@ class Documents(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """`steps` is (steps, 3): of a key its bytes in `keys`, from and to, and -1; of a place in a list 0, 0, the place."""
+    """`steps` is (steps, 3): of a key its bytes in `keys`, from and to, and -1; of a place 0, 0 and the place."""
 
     keys: Bytes
     steps: Ints

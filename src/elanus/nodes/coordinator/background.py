@@ -140,19 +140,25 @@ class Background:
             self._wake.set()
 
     async def _work_on(self, collection_id: int, marked_s: float) -> None:
-        stored = self._catalog.collections.get(collection_id)
-        if stored is None or stored.record.state is not CollectionState.CREATED:
+        collection = self._existing(collection_id)
+        if collection is None:
             return
         calm = self._doors.clock.monotonic_s() - marked_s >= CALM_S
         again = False
-        for vchannel in stored.record.vchannels:
+        for vchannel in collection.vchannels:
             try:
-                again |= await self._work_on_shard(stored.record, vchannel, calm)
+                again |= await self._work_on_shard(collection, vchannel, calm)
             except ElanusError as error:
+                if self._existing(collection_id) is None:
+                    return  # Dropped while the task ran, and its files with it.
                 self._events.warning("background.task_failed", shard=vchannel, error=error.message)
                 again |= error.action in (Action.RETRY, Action.ELSEWHERE, Action.UNKNOWN)
         if again and collection_id not in self._dirty:
             self._doors.tasks.spawn(self._mark_later(collection_id, marked_s), name="background retry")
+
+    def _existing(self, collection_id: int) -> Collection | None:
+        stored = self._catalog.collections.get(collection_id)
+        return None if stored is None or stored.record.state is not CollectionState.CREATED else stored.record
 
     async def _mark_later(self, collection_id: int, marked_s: float) -> None:
         await self._doors.clock.sleep(RETRY_S)

@@ -156,6 +156,7 @@ def test_fields_that_are_not_loaded_cannot_be_used(client: MilvusClient) -> None
             ({"filter": "extra == 3"}, "dynamic field is not loaded"),
             ({"filter": "id == 3", "output_fields": ["m"]}, "field m is not loaded"),
             ({"filter": "id == 3", "output_fields": ["extra"]}, "dynamic field not loaded"),
+            ({"filter": "id == 3", "output_fields": ["max(m)"]}, "field m is not loaded"),
         ):
             with pytest.raises(MilvusException, match=text):
                 client.query("some", **ask)

@@ -207,6 +207,7 @@ def _field(entry: CollectionEntry, name: str, fault: str) -> FieldSchema:
     field = entry.fields.get(name)
     if field is None or field.is_dynamic:
         raise BadParameterError(fault)
+    entry.require_field(field)
     return field
 
 

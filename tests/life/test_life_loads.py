@@ -84,6 +84,34 @@ def test_databases_limit_their_collections(client: MilvusClient) -> None:
     client.drop_database("small")
 
 
+def test_databases_deny_reading_and_writing(client: MilvusClient) -> None:
+    client.create_database("closed")
+    client.using_database("closed")
+    client.create_collection("c", dimension=2, consistency_level="Strong")
+    row = {"id": 1, "vector": [0, 1]}
+    text = "access has been disabled by the administrator"
+    client.insert("c", [row])
+    client.alter_database_properties("closed", {"database.force.deny.writing": "true"})
+    for write in (client.insert, client.upsert):
+        with pytest.raises(MilvusException, match=text):
+            write("c", [row])
+    with pytest.raises(MilvusException, match=text):
+        client.delete("c", ids=[1])
+    assert client.query("c", ids=[1], output_fields=["id"]) == [{"id": 1}]
+    client.alter_database_properties("closed", {"database.force.deny.reading": "true"})
+    for read in (lambda: client.query("c", ids=[1]), lambda: client.search("c", [[0, 1]], limit=1)):
+        with pytest.raises(MilvusException, match=text):
+            read()
+    with pytest.raises(MilvusException, match=r"database property database\.force\.deny\.ddl"):
+        client.alter_database_properties("closed", {"database.force.deny.ddl": "true"})
+    client.drop_database_properties("closed", ["database.force.deny.writing", "database.force.deny.reading"])
+    client.delete("c", ids=[1])
+    assert client.query("c", ids=[1]) == []
+    client.drop_collection("c")
+    client.using_database("default")
+    client.drop_database("closed")
+
+
 def test_fields_join_a_loaded_collection(client: MilvusClient) -> None:
     client.create_collection("grows", dimension=2, consistency_level="Strong")
     client.insert("grows", [{"id": key, "vector": [key, 0]} for key in range(5)])

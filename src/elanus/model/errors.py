@@ -219,6 +219,18 @@ class FieldNameError(_NamedError):
     keys = ("field",)
 
 
+class DeniedError(_NamedError):
+    """9: reading or writing is switched off for a database."""
+
+    code = 9
+    action = Action.FIX_REQUEST
+    template = "quota exceeded"
+    keys = ("reason",)
+
+    def __init__(self) -> None:
+        super().__init__("access has been disabled by the administrator")
+
+
 class MemoryLimitError(ElanusError):
     """What is to be loaded does not fit the memory there is: release something, or load less."""
 

@@ -9,7 +9,7 @@ border. Errors are `ElanusError`s and cross by class and message.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
@@ -127,6 +127,11 @@ class Shard(msgspec.Struct, frozen=True):
     node_id: int
 
 
+DENIAL_PROPERTY: Final = "database.force.deny."
+DENIABLE: Final = ("reading", "writing")
+"""What a database's property of this prefix can deny."""
+
+
 class CollectionView(msgspec.Struct, frozen=True, kw_only=True):
     """All a proxy needs to know about a collection; cached there until invalidated."""
 
@@ -137,6 +142,8 @@ class CollectionView(msgspec.Struct, frozen=True, kw_only=True):
     """None: not loaded. Partitions created after a whole load belong to it."""
     loaded_field_ids: tuple[int, ...] = ()
     """Where only some fields are loaded."""
+    denied: tuple[str, ...] = ()
+    """What the database denies: `reading`, `writing`."""
     replica_count: int = 0
 
 

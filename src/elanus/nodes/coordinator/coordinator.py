@@ -462,6 +462,9 @@ class Coordinator:
             properties = describe.altered(stored.record.properties, request.properties, request.delete_keys)
             await self._run(replace(stored, msgspec.structs.replace(stored.record, properties=properties)))
             await self.leader.catalog.refresh()
+            for collection in tuple(self.leader.catalog.collections.values()):
+                if collection.record.database_id == stored.record.database_id:
+                    await self._changed(collection.record.collection_id)
 
     # --- indexes ----------------------------------------------------------------------------------------------------
     @uninterrupted

@@ -31,7 +31,7 @@ from elanus.model.requests import (
 )
 from elanus.model.schema import DYNAMIC_FIELD_NAME, CollectionSchema, FieldSchema, StructSchema
 from elanus.model.types import DataType
-from elanus.nodes.contracts import CollectionView, Shard
+from elanus.nodes.contracts import DENIABLE, DENIAL_PROPERTY, CollectionView, Shard
 from elanus.nodes.coordinator.leader import Leader
 from elanus.nodes.coordinator.maintenance import needs_index
 from elanus.nodes.membership import Peers
@@ -136,8 +136,16 @@ def view(leader: Leader, record: Collection) -> CollectionView:
         indexes=record.indexes,
         loaded_partition_ids=loaded_partition_ids(leader, record),
         loaded_field_ids=() if load is None else load.record.field_ids,
+        denied=_denied(leader, record),
         replica_count=0 if load is None else load.record.replica_count,
     )
+
+
+def _denied(leader: Leader, record: Collection) -> tuple[str, ...]:
+    """What the properties of the collection's database deny."""
+    databases = (one.record for one in leader.catalog.databases.values())
+    properties = next((one.properties for one in databases if one.database_id == record.database_id), {})
+    return tuple(what for what in DENIABLE if properties.get(DENIAL_PROPERTY + what, "").lower() == "true")
 
 
 def loaded_partition_ids(leader: Leader, record: Collection) -> tuple[int, ...] | None:

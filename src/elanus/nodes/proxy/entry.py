@@ -28,6 +28,7 @@ class CollectionEntry:
     __slots__ = (
         "allows_given_ids",
         "collection_id",
+        "denied",
         "dynamic",
         "fields",
         "indexes",
@@ -70,6 +71,7 @@ class CollectionEntry:
         self.timezone = description.properties.get(TIMEZONE_PROPERTY, DEFAULT_TIMEZONE)
         allowed = description.properties.get(ALLOW_INSERT_AUTO_ID_PROPERTY, "false")
         self.allows_given_ids = allowed.lower() == "true"
+        self.denied = view.denied
         self.plans: dict[Any, Any] = {}
 
     def remember_plan(self, key: Any, plan: Any) -> None:

@@ -68,7 +68,7 @@ class HybridReader:
 
     async def search(self, request: HybridSearchRequest) -> SearchReply:
         """The best rows over all searches."""
-        return await self._routes.with_entry(request, lambda entry: self._search(entry, request))
+        return await self._routes.with_entry(request, lambda entry: self._search(entry, request), kind="reading")
 
     async def _search(self, entry: CollectionEntry, request: HybridSearchRequest) -> SearchReply:
         entry.require_loaded("search")

@@ -55,7 +55,7 @@ from elanus.model.requests import (
     SegmentInfo,
 )
 from elanus.model.schema import DEFAULT_DATABASE, DEFAULT_PARTITION
-from elanus.nodes.contracts import Coordinator, Streaming
+from elanus.nodes.contracts import DENIABLE, DENIAL_PROPERTY, Coordinator, Streaming
 from elanus.nodes.proxy.cache import CollectionCache
 from elanus.nodes.proxy.flush import Flusher
 from elanus.nodes.proxy.forms import DEFAULT_TIMEZONE, TIMEZONE_PROPERTY, check_timezone, with_shown_defaults
@@ -390,7 +390,8 @@ def _check_database_properties(request: DatabaseRequest) -> None:
     if not limit.isdecimal():
         raise BadParameterError(f"invalid database.max.collections value: {limit}")
     for key, value in request.properties.items():
-        if key.startswith("database.force.deny.") and value.lower() == "true":
+        denied = key.removeprefix(DENIAL_PROPERTY)
+        if key != denied and denied not in DENIABLE and value.lower() == "true":
             raise UnsupportedError(f"database property {key}")
 
 

@@ -58,11 +58,11 @@ class Reader:
 
     async def search(self, request: SearchRequest) -> SearchReply:
         """The best hits of each query vector."""
-        return await self._routes.with_entry(request, lambda entry: self._search(entry, request))
+        return await self._routes.with_entry(request, lambda entry: self._search(entry, request), kind="reading")
 
     async def query(self, request: QueryRequest) -> QueryReply:
         """The rows that pass the filter, in key order, or their number."""
-        return await self._routes.with_entry(request, lambda entry: self._query(entry, request))
+        return await self._routes.with_entry(request, lambda entry: self._query(entry, request), kind="reading")
 
     async def _search(self, entry: CollectionEntry, request: SearchRequest) -> SearchReply:
         plan = search_plan(entry, request)

@@ -32,6 +32,7 @@ from elanus.model.errors import (
     ChannelNotAvailableError,
     CollectionNotFoundError,
     CollectionNotLoadedError,
+    DeniedError,
     PartitionNotFoundError,
     PartitionNotLoadedError,
     SchemaMismatchError,
@@ -56,6 +57,7 @@ NOTHING_DONE: Final = (*NOT_STAMPED, DiskFullError, OverloadedError, WriteConfli
 STALE: Final = (
     CollectionNotFoundError,
     CollectionNotLoadedError,
+    DeniedError,
     PartitionNotFoundError,
     PartitionNotLoadedError,
     SchemaMismatchError,
@@ -80,9 +82,14 @@ class Routes:
         return node
 
     async def with_entry(
-        self, request: CollectionRequest, action: Callable[[CollectionEntry], Awaitable[T]], *, repeats: bool = True
+        self,
+        request: CollectionRequest,
+        action: Callable[[CollectionEntry], Awaitable[T]],
+        *,
+        kind: str = "",
+        repeats: bool = True,
     ) -> T:
-        """`action` on the request's collection. On signs of an outdated entry it is run once more on a fresh one; while
+        """`action` on the request's collection, refused where its database denies this `kind`. On signs of an outdated entry it is run once more on a fresh one; while
         shards move it is repeated if `repeats` (reads)."""
         entry = self._cache.peek(request)
         fresh = entry is None
@@ -91,6 +98,8 @@ class Routes:
         patience: Patience | None = None
         while True:
             try:
+                if kind in entry.denied:
+                    raise DeniedError
                 return await action(entry)
             except STALE:
                 if fresh:

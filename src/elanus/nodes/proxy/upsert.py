@@ -56,7 +56,9 @@ class Upserter:
 
     async def upsert(self, request: InsertRequest) -> MutationReply:
         """Replace rows by primary key; what was not there is inserted."""
-        return await self._routes.with_entry(request, lambda entry: self._upsert(entry, request), repeats=False)
+        return await self._routes.with_entry(
+            request, lambda entry: self._upsert(entry, request), kind="writing", repeats=False
+        )
 
     async def _upsert(self, entry: CollectionEntry, request: InsertRequest) -> MutationReply:
         check_schema_timestamp(entry, request)

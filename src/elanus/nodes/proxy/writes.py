@@ -43,7 +43,9 @@ class Writer:
 
     async def insert(self, request: InsertRequest) -> MutationReply:
         """Rows without a look at what is there: equal keys give two rows."""
-        return await self._routes.with_entry(request, lambda entry: self._insert(entry, request), repeats=False)
+        return await self._routes.with_entry(
+            request, lambda entry: self._insert(entry, request), kind="writing", repeats=False
+        )
 
     async def _insert(self, entry: CollectionEntry, request: InsertRequest) -> MutationReply:
         check_schema_timestamp(entry, request)
@@ -62,7 +64,9 @@ class Writer:
 
     async def delete(self, request: DeleteRequest) -> MutationReply:
         """Rows by primary key, or by any filter: the keys are then read first."""
-        return await self._routes.with_entry(request, lambda entry: self._delete(entry, request), repeats=False)
+        return await self._routes.with_entry(
+            request, lambda entry: self._delete(entry, request), kind="writing", repeats=False
+        )
 
     async def _delete(self, entry: CollectionEntry, request: DeleteRequest) -> MutationReply:
         if not request.filter.strip():

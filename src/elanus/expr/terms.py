@@ -21,6 +21,7 @@ from elanus.model.schema import DYNAMIC_FIELD_NAME, CollectionSchema, FieldSchem
 from elanus.model.types import DataType
 
 _NULL_WORDS: Final = ("null", "NULL")
+_NO_NULL: Final = "NULL literal is not supported in expressions; use '<field> is null' or '<field> is not null' instead"
 _FLOAT_BYTES: Final = 4
 
 
@@ -110,12 +111,8 @@ class Names:
         field = self._fields.get(node.name)
         if field is not None:
             return _declared(field, node, text)
-        if node.name in _NULL_WORDS and not node.path:
-            raise FilterError(
-                "NULL literal is not supported in expressions; use '<field> is null' or '<field> is not null' instead"
-            )
         if self._dynamic is None:
-            raise FilterError(f"field {node.name} not exist")
+            raise FilterError(_NO_NULL if node.name in _NULL_WORDS else f"field {node.name} not exist")
         path = node.path if node.name == DYNAMIC_FIELD_NAME else (node.name, *node.path)
         return Operand(OperandKind.JSON, self._dynamic.field_id, node.name, DataType.JSON, path=path)
 

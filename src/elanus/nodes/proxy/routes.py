@@ -89,8 +89,9 @@ class Routes:
         kind: str = "",
         repeats: bool = True,
     ) -> T:
-        """`action` on the request's collection, refused where its database denies this `kind` ("reading", "writing"). On
-        signs of an outdated entry it is run once more on a fresh one; while shards move it is repeated if `repeats`."""
+        """`action` on the request's collection, refused where its database denies this `kind` ("reading", "writing").
+        On signs of an outdated entry it is run once more on a fresh one; while shards move it is repeated if
+        `repeats`."""
         entry = self._cache.peek(request)
         fresh = entry is None
         if entry is None:

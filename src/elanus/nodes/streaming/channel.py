@@ -310,6 +310,7 @@ class Channel:
         if shard is None and change.kind != "create":
             raise ChannelNotAvailableError(change.vchannel)
         if shard is not None and change.intent_id <= shard.intent_id:
+            shard.recall(change)
             _answer(pending, WriteReply(shard.last_timestamp, shard.last_position))
             return False
         return True

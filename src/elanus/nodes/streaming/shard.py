@@ -25,7 +25,7 @@ import numpy as np
 from elanus.base.errors import InvariantError, UnavailableError, check
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.columns import Column
-from elanus.model.records import ChangeRecord, WriteRecord
+from elanus.model.records import ChangeRecord, ShardChange, WriteRecord
 from elanus.model.schema import CollectionSchema
 from elanus.model.segment import Manifest
 from elanus.nodes.contracts import ShardStatus, ShardTarget
@@ -114,6 +114,24 @@ class Shard:
                 case _:
                     raise InvariantError(f"{self.vchannel}: unknown change {change.kind!r}")
         self._moved_to(position, record.timestamp)
+
+    def recall(self, change: ShardChange) -> None:
+        """Take in what a change says whose record is older than this owner's memory of it.
+
+        Story: its record is logged and flushed, the owner dies before the catalog holds the change, and the next owner
+        has neither a record to replay, since the manifest covers it, nor the catalog's word. It learns when the change
+        is carried to its end and comes again."""
+        match change.kind:
+            case "create_partition":
+                self.partition_ids.update(set(change.partition_ids) - self.dropped_partitions)
+            case "drop_partition":
+                self.dropped_partitions.update(change.partition_ids)
+            case "replace_partitions":
+                self.dropped_partitions.update(change.dropped_partition_ids)
+                self.partition_ids.update(change.partition_ids)
+            case "alter_schema" if change.schema is not None:
+                self._alter_schema(change.schema)
+        self.partition_ids -= self.dropped_partitions
 
     def _alter_schema(self, schema: CollectionSchema) -> None:
         """Rows written before read the new fields' defaults or nulls. In a replay, which begins with the newest schema

@@ -78,6 +78,24 @@ def hunt(first: int, count: int | None, shape: str) -> int:
     return 0
 
 
+def batch(first: int, count: int, shape: str, cpu_s: float, report: str) -> int:
+    """Play seeds until so many counted or the CPU time is used; print the tally and write it down."""
+    tally = Tally()
+    seed = first
+    while tally.counted < count and tally.cpu_s < cpu_s:
+        begun_s = time.process_time()
+        outcome = play(plan_of(seed, shape))
+        hard = counts(outcome, SHAPES[shape].roles, moves=SHAPES[shape].moves)
+        tally.add(outcome, time.process_time() - begun_s, counts=hard)
+        seed += 1
+    _say(tally.lines())
+    _say(f"seed {failed}: {failure}" for failed, failure in tally.failures)
+    if report:
+        with open(report, "wb") as file:
+            file.write(tally.encoded())
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="elanus.testing.sim", description=__doc__)
@@ -89,9 +107,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     many = commands.add_parser("hunt", help="look for a seed that fails, and make it small")
     many.add_argument("--first", type=int, default=1)
     many.add_argument("--count", type=int, default=None, help="stop after so many")
+    some = commands.add_parser("batch", help="play many seeds and say what they amount to")
+    some.add_argument("--first", type=int, default=1)
+    some.add_argument("--count", type=int, default=1000, help="as many as were hard enough to count")
+    some.add_argument("--cpu", type=float, default=600.0, help="seconds of CPU time to use at most")
+    some.add_argument("--report", default="", help="a file for the tally")
     asked = parser.parse_args(arguments)
     if asked.command == "replay":
         return replay(asked.seed, asked.shape, messages=asked.messages)
+    if asked.command == "batch":
+        return batch(asked.first, asked.count, asked.shape, asked.cpu, asked.report)
     return hunt(asked.first, asked.count, asked.shape)
 
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from elanus.testing.sim.run import Outcome
 
 
@@ -42,14 +44,17 @@ class Tally:
         if outcome.failure:
             self.failures.append((outcome.plan.seed, outcome.failure))
 
-    def merge(self, other: Tally) -> None:
-        """Add another tally."""
-        for name in ("runs", "counted", "cpu_s", "virtual_s", "exits", "moves", "unknown", "refused"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.calls += other.calls
-        self.acknowledged += other.acknowledged
-        self.struck += other.struck
-        self.failures += other.failures
+    def encoded(self) -> bytes:
+        """As JSON."""
+        struck = [(fault, role, count) for (fault, role), count in sorted(self.struck.items())]
+        return msgspec.json.encode(
+            {
+                **{name: getattr(self, name) for name in ("runs", "counted", "cpu_s", "virtual_s", "exits", "moves")},
+                "calls": sum(self.calls.values()),
+                "failures": self.failures,
+                "struck": struck,
+            }
+        )
 
     def lines(self) -> list[str]:
         """A summary, the rates, and the table of fault × role."""

@@ -1,0 +1,31 @@
+"""A checker that notices nothing proves nothing: with one rule switched off, a stated number of seeds finds it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+from mutants import MUTANTS, REPLACED, replaced
+
+from elanus.testing.sim.plan import plan_of
+from elanus.testing.sim.run import play
+
+
+def found(name: str) -> str:
+    """What the first seed that notices the mutant says, or nothing."""
+    mutant = MUTANTS[name]
+    with replaced(*REPLACED[name]) if name in REPLACED else nullcontext():
+        for seed in range(1, mutant.seeds + 1):
+            outcome = play(plan_of(seed, mutant.shape), mutant.make())
+            if outcome.failure:
+                return f"seed {seed}: {outcome.failure}"
+    return ""
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_rule_switched_off_is_found(name: str, record_property: pytest.RecordProperty) -> None:
+    said = found(name)
+    assert said, f"rule {MUTANTS[name].rule}: {name} was not found in {MUTANTS[name].seeds} seeds"
+    record_property(name, said)
+    print(f"\nrule {MUTANTS[name].rule:>2}  {name}: {said[:140]}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import pytest
-from mutants import MUTANTS, REPLACED, replaced
+from mutants import MUTANTS
 
 from elanus.testing.sim.plan import plan_of
 from elanus.testing.sim.run import play
@@ -14,11 +12,10 @@ from elanus.testing.sim.run import play
 def found(name: str) -> str:
     """What the first seed that notices the mutant says, or nothing."""
     mutant = MUTANTS[name]
-    with replaced(*REPLACED[name]) if name in REPLACED else nullcontext():
-        for seed in range(1, mutant.seeds + 1):
-            outcome = play(plan_of(seed, mutant.shape), mutant.make())
-            if outcome.failure:
-                return f"seed {seed}: {outcome.failure}"
+    for seed in range(1, mutant.seeds + 1):
+        outcome = play(plan_of(seed, mutant.shape), mutant.make())
+        if outcome.failure:
+            return f"seed {seed}: {outcome.failure}"
     return ""
 
 

@@ -20,8 +20,14 @@ CLUSTER_MACHINES: Final[Mapping[str, str]] = {
     f"{role}-{number}": role for role in ("coordinator", "streaming", "query", "data", "proxy") for number in (1, 2)
 }
 _ANYWHERE: Final = (*NETWORK, *META, "pause", "crash", "clock_step")
+_OBJECTS_OF: Final[Mapping[str, Sequence[str]]] = {
+    "proxy": (),
+    "query": ("object_503",),
+    "data": ("object_503", "object_409", "object_412", "object_late"),
+}
+"""What a role can meet at the bucket: who never puts meets no 409, who never lists no stale list."""
 CLUSTER_KINDS: Final[Mapping[str, Sequence[str]]] = {
-    name: _ANYWHERE if role == "proxy" else (*_ANYWHERE, *OBJECTS) for name, role in CLUSTER_MACHINES.items()
+    name: (*_ANYWHERE, *_OBJECTS_OF.get(role, OBJECTS)) for name, role in CLUSTER_MACHINES.items()
 }
 
 

@@ -505,3 +505,95 @@ def test_builds_run_side_by_side_and_again_when_their_node_dies() -> None:
 
     options = ClusterOptions(data=2, compacts=False)
     play_cluster(scenario, options, make=SlowRoles, check=check_all)
+
+
+# --- followers ------------------------------------------------------------------------------------------------------
+def following(world: ClusterWorld, pchannel: str) -> list[str]:
+    nodes = [(name, one.process.streaming) for name, one in world.members.items()]
+    return [name for name, node in nodes if node is not None and node.is_following(pchannel)]
+
+
+def test_a_follower_serves_what_the_owner_does(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create(load=False)
+        await client.insert(rows(range(10)))
+        await client.flush()
+        await client.load(replicas=2)
+        (vchannel,) = await shards_of(world)
+        await world.sleep(1)
+        (name,) = following(world, pchannel_of(vchannel))
+        node = world.members[name].process.streaming
+        assert node is not None
+
+        async def at_follower() -> int:
+            return (await node.query(count_of(vchannel))).row_count
+
+        for turn in range(20):
+            await client.insert(rows(range(100 + 10 * turn, 110 + 10 * turn)))
+            assert await at_follower() == 20 + 9 * turn
+            await client.delete_ids([100 + 10 * turn])
+            assert await at_follower() == 10 + 9 * (turn + 1)
+            if turn % 5 == 4:
+                await client.flush()
+                assert await at_follower() == 10 + 9 * (turn + 1)
+        await client.compact()
+        await world.sleep(3)
+        assert await at_follower() == 190
+        write = ShardWrite(vchannel=vchannel, schema_version=0, delete_keys=Column(np.array([1])))
+        await refused(node.write(write), ChannelNotAvailableError)
+        await refused(node.flush(vchannel), ChannelNotAvailableError)
+        await client.release()
+        await client.load()
+        await world.sleep(2)
+        assert not following(world, pchannel_of(vchannel))
+        assert await client.count() == 190
+
+    clustered(scenario, pchannel_count=1)
+
+
+def test_with_two_replicas_the_death_of_an_owner_delays_no_read(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await sealed(client, 2)
+        await client.load(replicas=2)
+        await client.insert(rows(range(50, 60)))
+        await client.delete_ids([51])
+        (vchannel,) = await shards_of(world)
+        await world.sleep(1)
+        pchannel = pchannel_of(vchannel)
+        (standby,) = following(world, pchannel)
+
+        async def disturb() -> None:
+            await world.kill(world.owner(pchannel))
+            await world.sleep(5)
+
+        reads = await read_during(world, client, disturb)
+        assert reads.slowest_s < 0.3
+        assert world.owner(pchannel) == standby
+        await client.insert(rows([70]))
+        await client.flush()
+        await client.delete_ids([70])
+        assert 70 not in await client.ids()
+        assert following(world, pchannel)
+
+    clustered(scenario, streaming=3, pchannel_count=1, compacts=False)
+
+
+def test_writes_under_load_survive_the_promotion_of_a_follower(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create(shard_count=2, load=False)
+        await client.load(replicas=2)
+
+        async def disturb() -> None:
+            for _ in range(2):
+                await world.sleep(1)
+                await client.flush()
+                await world.kill(world.owner("elanus-dml_0"))
+                await world.sleep(5)
+
+        load = await under_load(world, client, disturb)
+        assert load.waited_s < 2 + 3
+
+    clustered(scenario, streaming=4, growing_bytes_max=64 * 1024)

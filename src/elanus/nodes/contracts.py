@@ -120,11 +120,12 @@ class Frontend(Definitions, Protocol):
 
 # --- coordinator ----------------------------------------------------------------------------------------------------
 class Shard(msgspec.Struct, frozen=True):
-    """Where a shard of a collection lives. `node_id` 0: no owner right now."""
+    """Where a shard of a collection lives. `node_id` 0: no owner right now. `followers` serve reads too."""
 
     vchannel: str
     pchannel: str
     node_id: int
+    followers: tuple[int, ...] = ()
 
 
 DENIAL_PROPERTY: Final = "database.force.deny."
@@ -238,6 +239,15 @@ class Streaming(Protocol):
 
     async def resign(self, pchannel: str, term: int) -> None:
         """Stop owning the channel if held at or below `term`."""
+        ...
+
+    async def follow(self, pchannel: str, coordinator_term: int) -> None:
+        """Read the channel's log and serve its shards without owning it; returns when it has caught up. Idempotent; an
+        owner goes on owning. UnsupportedError where the log cannot be shared."""
+        ...
+
+    async def unfollow(self, pchannel: str, coordinator_term: int) -> None:
+        """Follow it no longer. An owner goes on owning."""
         ...
 
     async def apply_change(self, change: ShardChange, coordinator_term: int) -> Position:

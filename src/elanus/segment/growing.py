@@ -128,6 +128,25 @@ class GrowingSegment:
         self.timestamp_max = timestamp
         self.last_position = position
 
+    def part(self, segment_id: int, start: int, stop: int) -> GrowingSegment:
+        """Rows [start, stop) with their deletes as a segment of its own; whoever asks sets its positions."""
+        part = GrowingSegment(segment_id, self.schema)
+        part.first_position, part.last_position = self.first_position, self.last_position
+        if stop == start:
+            return part
+        for field in self.schema.fields:
+            part._add_column(field, self.column(field.field_id, stop).slice(start, stop), 0)
+        timestamps, deleted_at = self.timestamps(stop)[start:], self.deleted_at(stop)[start:]
+        part._timestamps.extend(timestamps)
+        part._deleted_at.extend(deleted_at)
+        part._partitions.extend(self.partition_ids(stop)[start:])
+        part._keys.add(part.column(self.schema.primary.field_id, stop - start).values, 0)
+        part.row_count = stop - start
+        part.size_bytes = self.size_bytes * part.row_count // self.row_count
+        part.timestamp_min, part.timestamp_max = int(timestamps[0]), int(timestamps[-1])
+        part.deleted_count = int(np.count_nonzero(deleted_at != np.uint64(TIMESTAMP_MAX)))
+        return part
+
     def extend_schema(self, schema: CollectionSchema) -> None:
         """Go over to a newer schema: rows that are here hold the default or null in its further fields."""
         known = {field.field_id for field in self.schema.fields}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from elanus.model.channel import Position
 from elanus.objects.store import Data, ObjectStore, buffers
-from elanus.wal.log import Confirm, Log, Writer
+from elanus.wal.log import Confirm, Follower, Log, SharedLog, Writer
 
 if TYPE_CHECKING:
     from elanus.wal.log import Payload
@@ -91,6 +91,11 @@ class RecordingLog:
         missing = set(known[bisect_right(known, after) :]) - set(seen)
         if missing:
             raise BrokenPromise(f"T3: {pchannel} lost acknowledged records: {sorted(missing)[:3]}")
+
+    def follow(self, pchannel: str, after: Position) -> Follower:
+        """As the log itself, where it can be shared."""
+        assert isinstance(self._log, SharedLog)
+        return self._log.follow(pchannel, after)
 
     async def truncate(self, pchannel: str, before: Position) -> None:
         await self._log.truncate(pchannel, before)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from elanus.base.errors import Action, ElanusError
 from elanus.model.channel import Position
@@ -151,6 +151,7 @@ class Follower(Protocol):
         ...
 
 
+@runtime_checkable
 class SharedLog(Log, Protocol):
     """A log that several processes reach: one may append, any may follow."""
 

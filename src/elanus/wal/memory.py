@@ -6,6 +6,7 @@ durable; an ElanusError raised by it makes their outcome unknown (and here: not 
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class _Channel:
     records: list[bytes] = field(default_factory=list)
     before: Position = ORIGIN
     """The last record that was deleted."""
+    grown: asyncio.Future[None] | None = None
 
     @property
     def end(self) -> Position:
@@ -45,7 +47,15 @@ class _Channel:
         if self.claimed != term:
             raise FencedError(f"term {term} was fenced by term {self.claimed} while it was opening")
 
+    def wait_grown(self) -> asyncio.Future[None]:
+        """Done when records are added from now on."""
+        if self.grown is None or self.grown.done():
+            self.grown = asyncio.get_running_loop().create_future()
+        return self.grown
+
     def store(self, first: Position, records: Sequence[bytes]) -> None:
+        if self.grown is not None and not self.grown.done():
+            self.grown.set_result(None)
         self.positions.extend(first._replace(offset=offset) for offset in range(len(records)))
         self.records.extend(records)
 
@@ -94,8 +104,42 @@ class MemoryWriter:
         return Outcome(len(batches))
 
 
+class MemoryFollower:
+    """`log.Follower` on a channel in memory."""
+
+    def __init__(self, channel: _Channel, after: Position) -> None:
+        self._channel = channel
+        self._position = after
+
+    @property
+    def position(self) -> Position:
+        return self._position
+
+    async def next(self) -> list[tuple[Position, memoryview]]:
+        while True:
+            grown = self._channel.wait_grown()
+            self._check_not_truncated()
+            start = bisect_right(self._channel.positions, self._position)
+            positions, records = self._channel.positions[start:], self._channel.records[start:]
+            if positions:
+                self._position = positions[-1]
+                return [(position, memoryview(record)) for position, record in zip(positions, records, strict=True)]
+            await asyncio.shield(grown)
+
+    async def at_end(self) -> bool:
+        self._check_not_truncated()
+        return bisect_right(self._channel.positions, self._position) == len(self._channel.positions)
+
+    def _check_not_truncated(self) -> None:
+        if self._channel.before > self._position:
+            raise TruncatedError(f"records up to {self._channel.before} were truncated")
+
+    async def close(self) -> None:
+        """Nothing is read ahead."""
+
+
 class MemoryLog:
-    """`log.Log` in memory. Also the store: it outlives the roles that open it."""
+    """`log.SharedLog` in memory. Also the store: it outlives the roles that open it."""
 
     def __init__(self, tasks: Tasks, pause: Pause = _at_once) -> None:
         self._tasks = tasks
@@ -130,6 +174,10 @@ class MemoryLog:
         found = list(zip(channel.positions[start:], channel.records[start:], strict=True))
         for position, record in found:
             yield position, memoryview(record)
+
+    def follow(self, pchannel: str, after: Position) -> MemoryFollower:
+        """See SharedLog."""
+        return MemoryFollower(self._channels.setdefault(pchannel, _Channel()), after)
 
     async def truncate(self, pchannel: str, before: Position) -> None:
         channel = self._channels.get(pchannel)

@@ -60,7 +60,7 @@ FORMAT: Final = 1
 CALL_S_MAX: Final = 60.0
 LONG_CALL_S_MAX: Final = 6 * 3600.0
 CONNECT_S_MAX: Final = 2.0
-LONG_CALLS: Final = frozenset({"build", "compact", "load", "assign", "apply_change"})
+LONG_CALLS: Final = frozenset({"build", "compact", "load", "assign", "apply_change", "follow"})
 """Calls that may take long while the peer is well; the keep-alive finds out about a peer that is not."""
 
 _ERROR_MARK: Final = b"\xc1"

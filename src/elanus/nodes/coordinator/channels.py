@@ -15,12 +15,13 @@ where that is so. A call that will never be answered, because the node died or s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from elanus.base.errors import Action, ElanusError, UnavailableError
-from elanus.meta.catalog import assign, fetch_channel, run
-from elanus.meta.store import Compare, Transaction
+from elanus.meta.catalog import assign, elected, fetch_channel, run
+from elanus.meta.store import Transaction
 from elanus.nodes.contracts import Streaming
 from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.coordinator.reach import Reach
@@ -32,8 +33,14 @@ RETRY_S: Final = 0.5
 PART_S: Final = 2.0
 
 
-def plan_owners(names: Sequence[str], current: Mapping[str, int], nodes: Sequence[int]) -> dict[str, int]:
-    """Who should own each channel: who owns it now, unless that node is gone or has two more than another."""
+def plan_owners(
+    names: Sequence[str],
+    current: Mapping[str, int],
+    nodes: Sequence[int],
+    followers: Mapping[str, Collection[int]] = MappingProxyType({}),
+) -> dict[str, int]:
+    """Who should own each channel: who owns it now, unless that node is gone or has two more than another. A channel
+    whose owner is gone goes to one who follows it, if there is one."""
     if not nodes:
         return {}
     wanted = {name: current[name] for name in names if current.get(name) in nodes}
@@ -42,7 +49,8 @@ def plan_owners(names: Sequence[str], current: Mapping[str, int], nodes: Sequenc
         held[node_id].append(name)
     for name in names:
         if name not in wanted:
-            wanted[name] = min(nodes, key=lambda one: (len(held[one]), one))
+            standbys = [one for one in nodes if one in followers.get(name, ())] or nodes
+            wanted[name] = min(standbys, key=lambda one: (len(held[one]), one))
             held[wanted[name]].append(name)
     while True:
         most = max(nodes, key=lambda one: (len(held[one]), -one))
@@ -54,17 +62,33 @@ def plan_owners(names: Sequence[str], current: Mapping[str, int], nodes: Sequenc
         wanted[moved] = least
 
 
+def plan_followers(
+    owners: Mapping[str, int], copies: Mapping[str, int], current: Mapping[str, Collection[int]], nodes: Sequence[int]
+) -> dict[str, set[int]]:
+    """Who should follow each channel, so that it has as many delegators as `copies` says, the owner being one."""
+    counts = {node_id: list(owners.values()).count(node_id) for node_id in nodes}
+    wanted: dict[str, set[int]] = {}
+    for name, owner in sorted(owners.items()):
+        others = [one for one in nodes if one != owner]
+        count = min(len(others), copies.get(name, 1) - 1)
+        keep = current.get(name, ())
+        others.sort(key=lambda one: (one not in keep, counts[one], one))
+        wanted[name] = set(others[:count])
+        for one in wanted[name]:
+            counts[one] += 1
+    return wanted
+
+
 class Channels:
     """See the module's head."""
 
-    def __init__(
-        self, ground: Surroundings, peers: Peers, guard: Compare, names: tuple[str, ...], adopts: bool
-    ) -> None:
+    def __init__(self, ground: Surroundings, peers: Peers, term: int, names: tuple[str, ...], adopts: bool) -> None:
         self.names = names
         self.owners: dict[str, int] = {}
         self._ground = ground
         self._peers = peers
-        self._guard = guard
+        self._term = term
+        self._guard = elected(term)
         self._adopts = adopts
         self._unknown = set(names) if adopts else set[str]()
         self._start_errors: list[ElanusError] = []
@@ -73,7 +97,10 @@ class Channels:
         self._failed: set[str] = set()
         self._wake = {name: asyncio.Event() for name in names}
         self._settled = {name: asyncio.Event() for name in names}
-        self._moved: Callable[[str], Awaitable[None]] | None = None
+        self.followers: dict[str, set[int]] = {name: set() for name in names}
+        self._copies: dict[str, int] = {}
+        self._mending: set[tuple[str, int]] = set()
+        self._moved: Callable[[str, int], Awaitable[None]] | None = None
         self._leave: Callable[[], None] | None = None
         self._reach = Reach(ground.doors, peers.streaming, lambda: self._plan(self._wanted))
 
@@ -96,8 +123,33 @@ class Channels:
             self._failed.add(pchannel)
             self._wake[pchannel].set()
 
-    async def start(self, moved: Callable[[str], Awaitable[None]]) -> None:
-        """Begin to keep owners, and wait until every channel has one. `moved` is told of each channel that moved.
+    def delegators(self, pchannel: str) -> tuple[int, ...]:
+        """The nodes that serve the channel's shards, the owner first; none while nobody owns it."""
+        owner = self.owners.get(pchannel)
+        return () if owner is None else (owner, *sorted(self.followers[pchannel] - {owner}))
+
+    async def ask_node(self, node_id: int, call: Callable[[Streaming], Coroutine[Any, Any, T]]) -> T:
+        """As `ask`, of any streaming node."""
+        node = self._peers.streaming.get(node_id)
+        if node is None:
+            raise UnavailableError(f"node {node_id} has left")
+        return await self._peers.while_there(self._ground.doors.tasks, node_id, call(node))
+
+    def want_copies(self, copies: dict[str, int]) -> None:
+        """How many delegators each channel should have; 1 where nothing is said."""
+        if copies != self._copies:
+            self._copies = copies
+            self._mend_followers()
+
+    def lost_follower(self, pchannel: str, node_id: int) -> None:
+        """The node says that it serves the channel no longer."""
+        if self.owners.get(pchannel) != node_id:
+            self.followers[pchannel].discard(node_id)
+            self._mend_followers()
+
+    async def start(self, moved: Callable[[str, int], Awaitable[None]]) -> None:
+        """Begin to keep owners, and wait until every channel has one. `moved` is told of each node that serves a
+        channel from now on, or no longer.
 
         Where this is the only coordinator there can be, what keeps a channel from being opened is raised."""
         self._moved = moved
@@ -126,10 +178,44 @@ class Channels:
     # --- keeping ----------------------------------------------------------------------------------------------------
     def _plan(self, current: Mapping[str, int]) -> None:
         streaming = self._peers.streaming
+        for known in self.followers.values():
+            known.intersection_update(streaming)
         nodes = self._reach.within(self._peers.lasting(streaming) or sorted(streaming))
-        self._wanted = plan_owners(self.names, current, nodes)
+        self._wanted = plan_owners(self.names, current, nodes, self.followers)
         for event in self._wake.values():
             event.set()
+        self._mend_followers()
+
+    # --- followers --------------------------------------------------------------------------------------------------
+    def _mend_followers(self) -> None:
+        """Begin what is missing; each step looks again when it ends."""
+        nodes = self._reach.within(self._peers.lasting(self._peers.streaming))
+        wanted = plan_followers(self.owners, self._copies, self.followers, nodes)
+        for name, chosen in wanted.items():
+            for node_id in chosen ^ (self.followers[name] - {self.owners[name]}):
+                if (name, node_id) not in self._mending:
+                    self._mending.add((name, node_id))
+                    self._ground.doors.tasks.spawn(
+                        self._mend_follower(name, node_id, node_id in chosen), name=f"follower of {name}"
+                    )
+
+    async def _mend_follower(self, name: str, node_id: int, follows: bool) -> None:
+        try:
+            if follows:
+                await self.ask_node(node_id, lambda node: node.follow(name, self._term))
+                self.followers[name].add(node_id)
+            else:
+                self.followers[name].discard(node_id)
+                await self.ask_node(node_id, lambda node: node.unfollow(name, self._term))
+            if self._moved is not None:
+                await self._moved(name, node_id)
+        except ElanusError as error:
+            self._ground.events.warning("channel.follow_failed", pchannel=name, node=node_id, error=error.message)
+            await self._check_leading()
+            await self._ground.doors.clock.sleep(RETRY_S)
+        finally:
+            self._mending.discard((name, node_id))
+        self._mend_followers()
 
     async def _keep(self, name: str) -> None:
         while True:
@@ -179,11 +265,13 @@ class Channels:
         await self._peers.while_there(self._ground.doors.tasks, node_id, node.assign(name, term))
         self._failed.discard(name)
         self.owners[name] = node_id
+        self.followers[name].discard(node_id)
         self._settled[name].set()
         if before is not None and before != node_id:
             self._ground.doors.tasks.spawn(self._part(name, before, term), name=f"resign {name}")
         if before != node_id and self._moved is not None:
-            await self._moved(name)
+            await self._moved(name, node_id)
+        self._mend_followers()
 
     async def _part(self, name: str, node_id: int, term: int) -> None:
         """Tell the owner before, for as long as it is there: the log has fenced it, and it can let go."""

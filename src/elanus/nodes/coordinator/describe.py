@@ -129,10 +129,7 @@ def view(leader: Leader, record: Collection) -> CollectionView:
     load = leader.catalog.loads.get(record.collection_id)
     return CollectionView(
         description=reply(leader, record),
-        shards=tuple(
-            Shard(vchannel, pchannel_of(vchannel), leader.channels.owners.get(pchannel_of(vchannel), 0))
-            for vchannel in record.vchannels
-        ),
+        shards=tuple(_shard(leader, vchannel) for vchannel in record.vchannels),
         indexes=record.indexes,
         loaded_partition_ids=loaded_partition_ids(leader, record),
         loaded_field_ids=() if load is None else load.record.field_ids,
@@ -146,6 +143,14 @@ def _denied(leader: Leader, record: Collection) -> tuple[str, ...]:
     databases = (one.record for one in leader.catalog.databases.values())
     properties = next((one.properties for one in databases if one.database_id == record.database_id), {})
     return tuple(what for what in DENIABLE if properties.get(DENIAL_PROPERTY + what, "").lower() == "true")
+
+
+def _shard(leader: Leader, vchannel: str) -> Shard:
+    pchannel = pchannel_of(vchannel)
+    delegators = leader.channels.delegators(pchannel)
+    if not delegators:
+        return Shard(vchannel, pchannel, 0)
+    return Shard(vchannel, pchannel, delegators[0], leader.placement.serving_followers(vchannel, delegators[1:]))
 
 
 def loaded_partition_ids(leader: Leader, record: Collection) -> tuple[int, ...] | None:

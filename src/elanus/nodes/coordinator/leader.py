@@ -15,7 +15,7 @@ from typing import Final
 from elanus.base.errors import Action, ElanusError, ReplyLostError, UnavailableError
 from elanus.meta.catalog import create, elected, run, stored
 from elanus.meta.follow import follow
-from elanus.meta.records import SHARDS, CollectionState, Database, ShardPointer
+from elanus.meta.records import SHARDS, Collection, CollectionState, Database, ShardPointer
 from elanus.meta.store import Snapshot
 from elanus.model.channel import pchannel_name, pchannel_of
 from elanus.model.schema import DEFAULT_DATABASE
@@ -53,7 +53,7 @@ class Leader:
         self.term = office.term
         self.guard = elected(self.term)
         names = tuple(pchannel_name(number) for number in range(limits.pchannel_count))
-        self.channels = Channels(ground, peers, self.guard, names, limits.adopts)
+        self.channels = Channels(ground, peers, self.term, names, limits.adopts)
         self.catalog = Catalog(ground.meta)
         self.oracle = TimestampOracle(ground.meta, ground.doors.clock, self.guard)
         self.ids = IdAllocator(ground.meta, ground.doors.clock, self.guard)
@@ -66,6 +66,7 @@ class Leader:
         self._wanted: set[int] = set()
         self._wake = asyncio.Event()
         self._locks: dict[int, asyncio.Lock] = {}
+        self._shown: dict[int, tuple[tuple[int, ...], ...]] = {}
         self._leave: Callable[[], None] | None = None
 
     @property
@@ -118,13 +119,13 @@ class Leader:
         for collection_id in self.catalog.collections:
             self.mark(collection_id)
 
-    async def _channel_moved(self, pchannel: str) -> None:
-        """A channel has a new owner: it is told what to serve, and the proxies where it is."""
+    async def _channel_moved(self, pchannel: str, node_id: int) -> None:
+        """Another node serves a channel: it is told what to serve, and the proxies where it is."""
         for collection_id, known in list(self.catalog.collections.items()):
             vchannels = [one for one in known.record.vchannels if pchannel_of(one) == pchannel]
             if vchannels:
                 for vchannel in vchannels:
-                    self.placement.forget_owner(vchannel)
+                    self.placement.forget_delegator(vchannel, node_id)
                 self.mark(collection_id)
                 await self.invalidate(collection_id)
 
@@ -152,10 +153,12 @@ class Leader:
             if stored_collection is None:
                 return
             load = self.catalog.loads.get(collection_id)
+            self.channels.want_copies(self._copies())
             try:
                 settled = await self.placement.reconcile(
                     stored_collection.record, None if load is None else load.record
                 )
+                await self._show_followers(stored_collection.record)
                 settled &= await self.collector.collect(stored_collection.record, self.placement)
                 if stored_collection.record.state is CollectionState.DROPPING:
                     await self.catalog.refresh_collection(collection_id)
@@ -166,8 +169,30 @@ class Leader:
                 settled = False
         if collection_id not in self.catalog.collections:
             self._locks.pop(collection_id, None)
+            self._shown.pop(collection_id, None)
         if not settled:
             self.ground.doors.tasks.spawn(self._again(collection_id), name="placement retry")
+
+    async def _show_followers(self, collection: Collection) -> None:
+        """Tell the proxies when others serve the collection's shards beside their owners."""
+        serving = tuple(
+            self.placement.serving_followers(vchannel, self.channels.delegators(pchannel_of(vchannel))[1:])
+            for vchannel in collection.vchannels
+        )
+        if self._shown.get(collection.collection_id, ((),) * len(serving)) != serving:
+            self._shown[collection.collection_id] = serving
+            await self.invalidate(collection.collection_id)
+
+    def _copies(self) -> dict[str, int]:
+        """How many delegators each channel needs for the replicas of what it carries."""
+        copies: dict[str, int] = {}
+        for collection_id, load in self.catalog.loads.items():
+            known = self.catalog.collections.get(collection_id)
+            if known is not None and load.record.replica_count > 1:
+                for vchannel in known.record.vchannels:
+                    pchannel = pchannel_of(vchannel)
+                    copies[pchannel] = max(copies.get(pchannel, 1), load.record.replica_count)
+        return copies
 
     async def _again(self, collection_id: int) -> None:
         await self.ground.doors.clock.sleep(SETTLE_S)

@@ -18,10 +18,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from elanus.base.errors import ElanusError, UnavailableError
 from elanus.meta.records import Collection, CollectionState, LoadRecord, ShardPointer
 from elanus.model.channel import pchannel_of
-from elanus.model.errors import MemoryLimitError
+from elanus.model.errors import ChannelNotAvailableError, MemoryLimitError
 from elanus.model.segment import Manifest, SegmentEntry
 from elanus.nodes.contracts import Query, SegmentLoad, ShardStatus, ShardTarget, Streaming
 from elanus.nodes.coordinator.catalog import Catalog
@@ -34,7 +36,19 @@ T = TypeVar("T")
 
 
 class Owners(Protocol):
-    """The streaming nodes that own channels."""
+    """The streaming nodes that serve channels."""
+
+    def delegators(self, pchannel: str) -> tuple[int, ...]:
+        """The nodes that serve the channel's shards, the owner first; none while nobody owns it."""
+        ...
+
+    def lost_follower(self, pchannel: str, node_id: int) -> None:
+        """The node says that it serves the channel no longer."""
+        ...
+
+    async def ask_node(self, node_id: int, call: Callable[[Streaming], Coroutine[Any, Any, T]]) -> T:
+        """As `ask`, of any streaming node."""
+        ...
 
     async def ask(self, pchannel: str, call: Callable[[Streaming], Coroutine[Any, Any, T]]) -> T:
         """The owner's answer. UnavailableError while nobody owns the channel; ReplyLostError when the owner left."""
@@ -48,7 +62,8 @@ class ShardState:
     manifest: Manifest
     pointer: ShardPointer
     locations: Places = field(default_factory=dict)
-    partition_ids: tuple[int, ...] | None = None
+    targets: dict[int, ShardTarget] = field(default_factory=dict)
+    """What each delegator was last told to serve."""
     served_version: int = -1
     surplus: set[tuple[int, int]] = field(default_factory=set)
     """Segments and nodes to release in the next round."""
@@ -116,11 +131,18 @@ class Placement:
         return state
 
     # --- what others ask --------------------------------------------------------------------------------------------
-    def forget_owner(self, vchannel: str) -> None:
-        """The shard has a new owner, which serves nothing yet."""
+    def forget_delegator(self, vchannel: str, node_id: int) -> None:
+        """A node serves the shard from now on, and does not know what, or no longer."""
         state = self.shards.get(vchannel)
         if state is not None:
-            state.served_version = -1
+            state.targets.pop(node_id, None)
+            if (node_id,) == self._owners.delegators(pchannel_of(vchannel))[:1]:
+                state.served_version = -1
+
+    def serving_followers(self, vchannel: str, followers: Sequence[int]) -> tuple[int, ...]:
+        """Those that were told to serve the shard."""
+        state = self.shards.get(vchannel)
+        return () if state is None else tuple(one for one in followers if one in state.targets)
 
     def is_read(self, vchannel: str, version: int) -> bool:
         """Whether a view older than that of manifest `version` may still be read."""
@@ -193,8 +215,11 @@ class Placement:
 
     async def _serve(self, collection: Collection, load: LoadRecord, state: ShardState, groups: Groups) -> bool:
         manifest = state.manifest
-        if state.served_version < 0:
-            await self._set_target(ShardTarget(manifest=manifest, loaded=True, ready=False))
+        delegators = self._owners.delegators(pchannel_of(manifest.vchannel))
+        if not delegators:
+            raise UnavailableError(f"{manifest.vchannel} has no owner now")
+        if delegators[0] not in state.targets:
+            await self._set_target(state, delegators[0], ShardTarget(manifest=manifest, loaded=True, ready=False))
         wanted = [
             entry
             for entry in manifest.segments
@@ -204,15 +229,18 @@ class Placement:
             raise UnavailableError("there is no query node now")
         places = self._plan(wanted, groups)
         await self._load_all(collection, manifest, wanted, places)
-        if (state.served_version, state.locations, state.partition_ids) != (
-            manifest.version,
-            places,
-            load.partition_ids,
-        ):
-            target = ShardTarget(manifest=manifest, loaded=True, locations=places, partition_ids=load.partition_ids)
-            await self._set_target(target)
+        target = ShardTarget(
+            manifest=manifest,
+            loaded=True,
+            locations=places,
+            partition_ids=load.partition_ids,
+            coordinator_term=self.term,
+        )
+        for node_id in delegators:
+            if state.targets.get(node_id) != target:
+                await self._set_target(state, node_id, target)
         before, state.locations = state.locations, places
-        state.served_version, state.partition_ids = manifest.version, load.partition_ids
+        state.served_version = manifest.version
         for segment_id, nodes in before.items():
             state.surplus |= {(segment_id, node) for node in nodes if node not in places.get(segment_id, ())}
         return await self._release(state)
@@ -262,16 +290,15 @@ class Placement:
             raise UnavailableError(f"node {node_id} has left")
         return node
 
-    async def _set_target(self, target: ShardTarget) -> None:
-        ordered = ShardTarget(
-            manifest=target.manifest,
-            loaded=target.loaded,
-            ready=target.ready,
-            locations=target.locations,
-            partition_ids=target.partition_ids,
-            coordinator_term=self.term,
-        )
-        await self._owners.ask(pchannel_of(target.manifest.vchannel), lambda owner: owner.set_target(ordered))
+    async def _set_target(self, state: ShardState, node_id: int, target: ShardTarget) -> None:
+        vchannel = target.manifest.vchannel
+        ordered = msgspec.structs.replace(target, coordinator_term=self.term)
+        try:
+            await self._owners.ask_node(node_id, lambda node: node.set_target(ordered))
+        except ChannelNotAvailableError:
+            self._owners.lost_follower(pchannel_of(vchannel), node_id)
+            raise
+        state.targets[node_id] = ordered
 
     # --- letting go -------------------------------------------------------------------------------------------------
     async def _release(self, state: ShardState) -> bool:
@@ -279,9 +306,10 @@ class Placement:
         if not state.surplus:
             return True
         vchannel = state.manifest.vchannel
-        status: ShardStatus = await self._owners.ask(pchannel_of(vchannel), lambda owner: owner.status(vchannel))
-        if 0 <= status.pinned_version < state.served_version:
-            return False
+        for node_id in self._owners.delegators(pchannel_of(vchannel)):
+            status: ShardStatus = await self._owners.ask_node(node_id, lambda node: node.status(vchannel))
+            if 0 <= status.pinned_version < state.served_version:
+                return False
         for segment_id, node_id in sorted(state.surplus):
             if node_id not in state.locations.get(segment_id, ()):
                 await self._release_at(node_id, (segment_id,))
@@ -302,8 +330,11 @@ class Placement:
             state = self.shards.get(vchannel)
             if state is None:
                 continue
-            if collection.state is CollectionState.CREATED and state.served_version >= 0:
-                await self._set_target(ShardTarget(manifest=state.manifest, loaded=False))
+            if collection.state is CollectionState.CREATED:
+                for node_id in list(state.targets):
+                    if node_id in self._owners.delegators(pchannel_of(vchannel)):
+                        await self._set_target(state, node_id, ShardTarget(manifest=state.manifest, loaded=False))
+            state.targets.clear()
             state.served_version = -1
             segments = {segment_id for segment_id, _ in state.surplus} | set(state.locations)
             for node_id in list(self.held):

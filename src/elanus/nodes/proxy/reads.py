@@ -179,13 +179,13 @@ class Reader:
                 msgspec.structs.replace(one.read, vchannel=shard.vchannel, at_timestamp=part.read_timestamp)
                 for shard, part in zip(entry.shards, parts, strict=True)
             ]
-            nodes = [self._routes.node(shard) for shard in entry.shards]
+            nodes = [self._routes.reader(shard) for shard in entry.shards]
             found = await asyncio.gather(*[node.search(each) for node, each in zip(nodes, asked, strict=True)])
             answers.append((one, found))
         return filled(read, hits, answers)
 
     async def _search_shard(self, shard: Shard, reads: Sequence[ShardRead]) -> list[Hits]:
-        node = self._routes.node(shard)
+        node = self._routes.reader(shard)
         first = await node.search(_for_shard(reads[0], shard))
         if len(reads) == 1:
             return [first]
@@ -252,14 +252,14 @@ class Reader:
     ) -> Sequence[Found]:
         """The answers of these shards, in their order; with `one_moment` all at one timestamp."""
         if len(shards) == 1:
-            return [await self._routes.node(shards[0]).query(_for_shard(read, shards[0]))]
+            return [await self._routes.reader(shards[0]).query(_for_shard(read, shards[0]))]
         by_shard = await asyncio.gather(*[self._query_shard(shard, [read]) for shard in shards])
         if one_moment:
             by_shard = await _at_one_moment(shards, by_shard, [read], self._query_shard)
         return [found for (found,) in by_shard]
 
     async def _query_shard(self, shard: Shard, reads: Sequence[ShardRead]) -> list[Found]:
-        return [await self._routes.node(shard).query(_for_shard(read, shard)) for read in reads]
+        return [await self._routes.reader(shard).query(_for_shard(read, shard)) for read in reads]
 
 
 P = TypeVar("P", Hits, Found)

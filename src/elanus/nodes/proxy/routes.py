@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final, TypeVar, cast
 
 from elanus.base.doors import Clock
 from elanus.base.errors import (
@@ -39,6 +40,7 @@ from elanus.model.errors import (
     SegmentNotFoundError,
     WriteConflictError,
 )
+from elanus.model.reads import Found, Hits, ShardRead
 from elanus.model.requests import CollectionRequest
 from elanus.nodes.contracts import Shard, ShardWrite, Streaming, WriteReply
 from elanus.nodes.proxy.cache import CollectionCache
@@ -49,6 +51,7 @@ T = TypeVar("T")
 PATIENCE_S: Final = 10.0
 PAUSE_MIN_S: Final = 0.005
 PAUSE_MAX_S: Final = 0.5
+SUSPECT_S: Final = 2.0
 
 NOT_STAMPED: Final = (ChannelNotAvailableError, UnavailableError)
 MOVED: Final = (ChannelNotAvailableError, FencedError, ReplyLostError, SegmentNotFoundError, UnavailableError)
@@ -73,6 +76,8 @@ class Routes:
         self._clock = clock
         self._cache = cache
         self._nodes = nodes
+        self._suspect: dict[int, float] = {}
+        self._turn = 0
 
     def node(self, shard: Shard) -> Streaming:
         """The streaming node that owns the shard; `ChannelNotAvailableError` while nobody does."""
@@ -80,6 +85,23 @@ class Routes:
         if node is None:
             raise ChannelNotAvailableError(shard.vchannel)
         return node
+
+    def reader(self, shard: Shard) -> Streaming:
+        """A node that serves the shard's reads: the owner and its followers in turn, but for a while none that failed.
+        `ChannelNotAvailableError` while nobody does."""
+        if not shard.followers:
+            return self.node(shard)
+        now_s = self._clock.monotonic_s()
+        there = [one for one in (shard.node_id, *shard.followers) if one in self._nodes]
+        if not there:
+            raise ChannelNotAvailableError(shard.vchannel)
+        well = [one for one in there if self._suspect.get(one, 0.0) <= now_s] or there
+        self._turn += 1
+        node_id = well[self._turn % len(well)]
+        return cast("Streaming", _Watched(self._nodes[node_id], partial(self._failed, node_id)))
+
+    def _failed(self, node_id: int) -> None:
+        self._suspect[node_id] = self._clock.monotonic_s() + SUSPECT_S
 
     async def with_entry(
         self,
@@ -167,6 +189,27 @@ class Routes:
             return await self.node(shard).write(write)
         except ElanusError as error:
             return error
+
+
+class _Watched:
+    """Reads of a node; tells when one fails in a way that another node may not."""
+
+    def __init__(self, node: Streaming, failed: Callable[[], None]) -> None:
+        self._node = node
+        self._failed = failed
+
+    async def search(self, read: ShardRead) -> Hits:
+        return await self._watch(self._node.search(read))
+
+    async def query(self, read: ShardRead) -> Found:
+        return await self._watch(self._node.query(read))
+
+    async def _watch(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except MOVED:
+            self._failed()
+            raise
 
 
 class Patience:

@@ -126,6 +126,7 @@ class Channel:
         self._in_flight: asyncio.Event | None = None
         self._appender: Job | None = None
         self._closed = False
+        self.follows = False
 
     # --- ownership --------------------------------------------------------------------------------------------------
     @property
@@ -136,9 +137,15 @@ class Channel:
     def own(self, term: int, writer: Writer) -> None:
         """Start taking writes under an opened, confirmed and replayed log."""
         self.term = term
+        self.follows = False
         self._writer = writer
         if self._appender is None:
             self._appender = self._doors.tasks.spawn(self._append_for_ever(), name=f"append {self.pchannel}")
+
+    def follow(self) -> None:
+        """Apply what others append; writes are for the owner."""
+        self.follows = True
+        self._closed_by = ChannelNotAvailableError(self.pchannel)
 
     async def close(self) -> None:
         """Let the batch in flight finish, refuse the rest, release the log."""

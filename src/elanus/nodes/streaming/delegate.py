@@ -3,7 +3,8 @@
 A read runs at the shard's last applied timestamp, chosen and pinned together without an await between. No lease guards
 it. What guards it is evidence that no newer owner can have acknowledged a write when the read arrived: one linearizable
 read of the channel's term record that began after the arrival, shared by all reads then waiting. Bounded accepts
-evidence up to `BOUNDED_STALENESS_S` old, Session needs it only above the last applied timestamp, Eventually never.
+evidence up to `BOUNDED_STALENESS_S` old, Session needs it only above the last applied timestamp, Eventually never. One
+who follows the channel has other evidence: that its log had ended where it has read to, seen after the read arrived.
 
 A query node must have applied all deletes through the position that the read names; one that has not says so, is sent
 what it lacks, and is asked again. A segment that a node does not hold (any more), or a node that does not answer, means
@@ -22,7 +23,13 @@ import msgspec
 from elanus.base.doors import Clock
 from elanus.base.errors import ElanusError, ReplyLostError, StorageError, UnavailableError
 from elanus.model.channel import ORIGIN, Position
-from elanus.model.errors import CollectionNotLoadedError, DeletesBehindError, ReadTimeoutError, SegmentNotFoundError
+from elanus.model.errors import (
+    ChannelNotAvailableError,
+    CollectionNotLoadedError,
+    DeletesBehindError,
+    ReadTimeoutError,
+    SegmentNotFoundError,
+)
 from elanus.model.reads import Found, Hits, ShardRead
 from elanus.model.types import ConsistencyLevel
 from elanus.nodes.contracts import DeleteRange, Query, SegmentLoad, SegmentRead
@@ -143,7 +150,11 @@ class Delegator:
         wanted = max(read.guarantee_timestamp, read.at_timestamp)
         if wanted > shard.last_timestamp:
             await self._evidence.begun_after_now(term)
-            await self._reach(shard, wanted)
+            if not self._channel.follows:
+                await self._reach(shard, wanted)
+            elif read.at_timestamp > shard.last_timestamp:
+                # Only the owner can see to it that nothing more is stamped up to there.
+                raise ChannelNotAvailableError(read.vchannel)
         deadline_s = self._clock.monotonic_s() + READ_WAIT_S
         while shard.view is None:
             if not shard.awaited:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -33,7 +34,7 @@ from elanus.meta.manifests import Manifests
 from elanus.meta.records import COLLECTIONS, LOADS, Collection, CollectionState, LoadRecord, Pchannel, owner_key
 from elanus.meta.store import Compare, Transaction
 from elanus.model.channel import Position, pchannel_of
-from elanus.model.errors import ChannelNotAvailableError
+from elanus.model.errors import ChannelNotAvailableError, UnsupportedError
 from elanus.model.reads import Found, Hits, ShardRead
 from elanus.model.records import ShardChange
 from elanus.model.segment import Manifest
@@ -41,10 +42,11 @@ from elanus.nodes.contracts import Coordinator, FlushReply, Query, ShardStatus, 
 from elanus.nodes.streaming.channel import Channel
 from elanus.nodes.streaming.delegate import Delegator, Evidence
 from elanus.nodes.streaming.flush import Flusher, Storage, replay_position
+from elanus.nodes.streaming.follow import Following
 from elanus.nodes.streaming.shard import Shard
 from elanus.nodes.terms import HighestTerm
 from elanus.search.execute import Execution
-from elanus.wal.log import Log
+from elanus.wal.log import Log, SharedLog
 from elanus.wal.records import decode_record
 
 FLUSH_RETRY_S: Final = 1.0
@@ -74,6 +76,7 @@ class _Owned:
         self.owner: Stored[Pchannel] | None = None
         self.own_through = 0
         """All terms above the channel's up to this one were given to this node."""
+        self.following: Following | None = None
 
     def continues(self, term: int) -> bool:
         """Whether nobody else can have owned the channel between what is held here and `term`."""
@@ -131,8 +134,52 @@ class StreamingNode:
                     return
                 raise FencedError(f"{pchannel}: term {term} is not above {owned.channel.term}")
             owned.own_through = max(owned.own_through, term)
-            await self._open(owned, term)
+            if owned.following is not None:
+                await self._promote(owned, term)
+            else:
+                await self._open(owned, term)
             self._channels[pchannel] = owned
+
+    async def _promote(self, owned: _Owned, term: int) -> None:
+        """Own what was followed; where that fails, nothing of it is left."""
+        following, owned.following = owned.following, None
+        assert following is not None
+        await following.stop()
+        try:
+            await self._open(owned, term, followed=True)
+        except BaseException:
+            self._channels.pop(owned.channel.pchannel, None)
+            raise
+
+    async def follow(self, pchannel: str, coordinator_term: int) -> None:
+        self._terms.accept(coordinator_term)
+        async with self._opening.setdefault(pchannel, asyncio.Lock()):
+            owned = self._channels.get(pchannel)
+            if owned is None:
+                if not isinstance(self._log, SharedLog):
+                    raise UnsupportedError("following a channel whose log is not shared")
+                owned = self._new_channel(pchannel)
+                record = await fetch_channel(self._storage.meta, pchannel)
+                if record is None:
+                    raise UnavailableError(f"{pchannel} has no log yet")
+                channel = owned.channel
+                await self._load_shards(channel)
+                channel.applied = record.replay_from.record.position
+                follower = self._log.follow(pchannel, channel.applied)
+                owned.following = Following(self._storage.doors, channel, follower, partial(self._lose, pchannel))
+                owned.following.start()
+                self._channels[pchannel] = owned
+            if owned.following is not None:
+                await owned.following.prove()
+
+    async def unfollow(self, pchannel: str, coordinator_term: int) -> None:
+        self._terms.accept(coordinator_term)
+        owned = self._channels.get(pchannel)
+        if owned is not None and owned.following is not None:
+            await self._forget(pchannel)
+
+    def _lose(self, pchannel: str) -> None:
+        self._storage.doors.tasks.spawn(self._forget(pchannel), name=f"forget {pchannel}")
 
     def _new_channel(self, pchannel: str) -> _Owned:
         doors = self._storage.doors
@@ -143,14 +190,20 @@ class StreamingNode:
     async def _current_term(self, pchannel: str) -> int:
         """The term under which somebody may have acknowledged. A higher one that was given to this very node is still
         being opened here: nobody has acknowledged under it, and reads go on, on a full disk for instance."""
+        owned = self._channels.get(pchannel)
+        if owned is not None and owned.following is not None:
+            await owned.following.prove()
+            return owned.channel.term
         stored = await fetch(self._storage.meta, Pchannel, owner_key(pchannel))
         owned = self._channels.get(pchannel)
+        if owned is not None and not owned.channel.term:
+            owned = None
         mine = stored is not None and stored.record.owner == self.node_id
         if stored is not None and owned is not None and mine and owned.continues(stored.record.term):
             return owned.channel.term
         return 0 if stored is None else stored.record.term
 
-    async def _open(self, owned: _Owned, term: int) -> None:
+    async def _open(self, owned: _Owned, term: int, *, followed: bool = False) -> None:
         channel, meta = owned.channel, self._storage.meta
         record = await fetch_channel(meta, channel.pchannel)
         if record is None or record.owner.record.term != term:
@@ -162,9 +215,13 @@ class StreamingNode:
 
         replay_from = record.replay_from.record.position
         writer = await self._log.open(channel.pchannel, term, replay_from, confirm)
-        if owned.owner is None:
+        if followed and replay_from > channel.applied:
+            raise UnavailableError(f"{channel.pchannel}: this follower was overtaken")
+        if owned.owner is None and not followed:
             await self._load_shards(channel)
         await self._replay(channel, max(replay_from, channel.applied))
+        if followed:
+            await self._take_newest(channel)
         for shard in channel.shards.values():
             channel.stamps.raise_floor(max(shard.last_timestamp, shard.manifest.timestamp_max))
         owned.owner = record.owner
@@ -192,6 +249,14 @@ class StreamingNode:
                 shard.awaited = collection.collection_id in loads
                 channel.shards[vchannel] = shard
 
+    async def _take_newest(self, channel: Channel) -> None:
+        """The manifests as the last owner left them."""
+        manifests = Manifests(self._storage.doors, self._storage.meta, self._storage.objects)
+        for vchannel, shard in list(channel.shards.items()):
+            head = await manifests.read(vchannel)
+            if head is not None and (not shard.committed or head.manifest.version > shard.manifest.version):
+                shard.install(head.manifest)
+
     async def _replay(self, channel: Channel, after: Position) -> None:
         channel.applied = after
         async for position, data in self._log.read(channel.pchannel, after):
@@ -205,7 +270,7 @@ class StreamingNode:
 
     async def resign(self, pchannel: str, term: int) -> None:
         owned = self._channels.get(pchannel)
-        if owned is not None and owned.channel.term <= term:
+        if owned is not None and owned.following is None and owned.channel.term <= term:
             await self._forget(pchannel)
 
     def fenced(self, pchannel: str) -> None:
@@ -216,17 +281,24 @@ class StreamingNode:
     async def _forget(self, pchannel: str) -> None:
         owned = self._channels.pop(pchannel, None)
         if owned is not None:
+            if owned.following is not None:
+                await owned.following.stop()
             await owned.channel.close()
 
     async def close(self) -> None:
         """Finish what is being appended and release every log."""
         for pchannel in sorted(self._channels):
-            await self._channels.pop(pchannel).channel.close()
+            await self._forget(pchannel)
 
     def is_open(self, pchannel: str) -> bool:
         """Whether this node takes writes for the channel now."""
         owned = self._channels.get(pchannel)
         return owned is not None and owned.channel.is_owned
+
+    def is_following(self, pchannel: str) -> bool:
+        """Whether this node serves the channel without owning it."""
+        owned = self._channels.get(pchannel)
+        return owned is not None and owned.following is not None
 
     @property
     def owned(self) -> list[str]:
@@ -256,6 +328,10 @@ class StreamingNode:
 
     async def set_target(self, target: ShardTarget) -> None:
         self._terms.accept(target.coordinator_term)
+        owned = self._owned(target.manifest.vchannel)
+        if owned.following is not None:
+            # Its view may begin only where everything that the manifest covers is applied.
+            await owned.following.reach(target.manifest.flushed_through)
         shard = self._owned(target.manifest.vchannel).channel.shard(target.manifest.vchannel)
         if target.manifest.version >= shard.manifest.version and not shard.committed:
             shard.install(target.manifest)
@@ -274,6 +350,8 @@ class StreamingNode:
 
     # --- sealing ----------------------------------------------------------------------------------------------------
     async def flush(self, vchannel: str) -> FlushReply:
+        if self._owned(vchannel).following is not None:
+            raise ChannelNotAvailableError(vchannel)
         shard = self._owned(vchannel).channel.shard(vchannel)
         self._start_flush(shard)
         return FlushReply(shard.last_timestamp, shard.last_position)

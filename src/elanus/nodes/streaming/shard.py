@@ -165,6 +165,10 @@ class Shard:
             return
         self.sealing.append(self.active)
         self.active = GrowingSegment(self.active.segment_id + 1, self.schema)
+        self._show_growing()
+
+    def _show_growing(self) -> None:
+        """The view is read from the growing segments that there are now."""
         if self.view is not None:
             view = self.view
             growing = self._growing_above(view.manifest.flushed_through)
@@ -202,11 +206,26 @@ class Shard:
     def install(self, manifest: Manifest) -> None:
         """Note a committed manifest. Growing data it covers stays until a view of it is served."""
         check(manifest.version >= self.manifest.version, f"{self.vchannel}: manifest goes back")
+        self._cut(manifest)
         self.replay_after = self.manifest.flushed_through if self.committed else manifest.flushed_through
         self.committed = True
         self.manifest = manifest
         if self.view is None:
             self._drop_through(manifest.flushed_through)
+
+    def _cut(self, manifest: Manifest) -> None:
+        """Let a growing segment end where the manifest does. The owner froze its own there; one who follows learns of
+        the place afterwards. Timestamps rise with positions, so they tell the rows on either side."""
+        active, through = self.active, manifest.timestamp_max
+        if not active.row_count or active.timestamp_min > through:
+            return
+        count = active.row_count
+        start = int(np.searchsorted(active.timestamps(count), np.uint64(through), side="right"))
+        head = active.part(active.segment_id, 0, start)
+        head.last_position = manifest.flushed_through
+        self.sealing.append(head)
+        self.active = active.part(active.segment_id + 1, start, count)
+        self._show_growing()
 
     def serve(self, target: ShardTarget) -> None:
         """Swap the view, in one assignment, to a manifest whose segments are loaded where the target says."""

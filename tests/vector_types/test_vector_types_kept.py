@@ -58,10 +58,12 @@ def shown_again(client: MilvusClient, name: str) -> None:
     [
         ("FLOAT16", {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 100}}),
         ("BFLOAT16", {"index_type": "IVF_FLAT", "params": {"nlist": 16}}),
+        ("FLOAT16", {"index_type": "DISKANN", "params": {"max_degree": 24}}),
         ("INT8", {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 100}}),
         ("INT8", {"index_type": "AUTOINDEX"}),
         ("BINARY", {"index_type": "BIN_IVF_FLAT", "params": {"nlist": 16}}),
         ("SPARSE", {"index_type": "SPARSE_WAND", "params": {"drop_ratio_build": 0.2}}),
+        ("SPARSE", {"index_type": "SPARSE_INVERTED_INDEX", "params": {"inverted_index_algo": "TAAT_NAIVE"}}),
     ],
 )
 def test_indexes_over_every_type_find_what_is_near(tmp_path: Path, name: str, index: dict[str, Any]) -> None:

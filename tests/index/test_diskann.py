@@ -193,9 +193,9 @@ files = PosixFiles()
 before = resident()
 file = files.open(folder + "/index")
 index = registry.load(files.map(folder + "/index"), file)
-found = index.search(queries, 10, None, {})
+found = [index.search(query[None, :], 10, None, {}).rows[0].tolist() for query in queries]
 grown = resident() - before
-recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.rows.tolist(), truth.tolist())])
+recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth.tolist())])
 print(json.dumps({"grown": grown, "recall": recall, "reads": file.piece_count, "numba": "numba" in sys.modules}))
 """
 

@@ -91,7 +91,8 @@ class PostingsIndex(CompleteIndex):
 
     def cost_us(self, k: int, params: SearchParams) -> float:
         """Of a query of ten terms of mean length; `queries_cost_us` knows better."""
-        return CALL_US + 10 * len(self._lists.rows) / max(1, len(self._dimensions)) * POSTING_NS / 1000
+        kept = 1 - _number(params, "drop_ratio_search", 0.0)
+        return CALL_US + kept * 10 * len(self._lists.rows) / max(1, len(self._dimensions)) * POSTING_NS / 1000
 
     def queries_cost_us(self, queries: np.ndarray, mask: RowMask | None) -> float:
         """See `CompleteIndex`."""

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 
 from elanus.base.errors import CorruptedError
 from elanus.index import registry
 from elanus.index.binary import BinaryVectors
 from elanus.index.contract import Bools, Floats, Found, ResolvedIndex, RowMask, Rows, VectorIndex
 from elanus.index.plan import NEARLY_ALL, SearchRequest, nearest, search_planned
+from elanus.index.scored import ScoredVectors
+from elanus.index.sparse import SparseVectors, packed_queries, query_terms
 from elanus.index.vectors import Vectors, as_float32
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
@@ -26,6 +29,7 @@ from elanus.model.types import DataType, Metric
 ROWS: Final = 3000
 DIMENSION: Final = 24
 BINARY_DIMENSION: Final = 128
+SPARSE_SPACE: Final = 200
 DENSE_TYPES: Final = (
     DataType.FLOAT_VECTOR,
     DataType.FLOAT16_VECTOR,
@@ -84,12 +88,12 @@ class Data:
         return self.stored.dtype == np.uint8
 
     @property
-    def column(self) -> Vectors | BinaryVectors:
+    def column(self) -> Vectors | ScoredVectors:
         """The vectors as the planner takes them."""
         return BinaryVectors(self.stored) if self.is_binary else Vectors(self.stored)
 
     @property
-    def buildable(self) -> np.ndarray:
+    def buildable(self) -> Any:
         """The vectors as `build` takes them."""
         return self.stored if self.is_binary else as_float32(self.stored)
 
@@ -107,6 +111,49 @@ class Data:
         if self.is_binary:
             return twin_bit_scores(self.stored, self.queries, metric)
         return twin_scores(as_float32(self.stored), self.queries, metric)
+
+
+@dataclass(frozen=True)
+class SparseData(Data):
+    """`stored` is dense (n, space) here, 0 where a row has no entry; `queries` are packed as `sparse` says. Every row
+    and every query has an entry of dimension 0, so that every row is a hit."""
+
+    @property
+    def column(self) -> SparseVectors:
+        return SparseVectors(self.buildable)
+
+    @property
+    def buildable(self) -> pa.Array:
+        return pa.array([_entries(row) for row in self.stored], pa.large_binary())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.stored), int(np.flatnonzero(self.stored.any(axis=0))[-1]) + 1
+
+    def first(self, count: int) -> Data:
+        return SparseData(self.stored[:count].copy(), self.queries)
+
+    def scores(self, metric: Metric) -> np.ndarray:
+        dense = np.zeros((len(self.queries), self.stored.shape[1]))
+        for query, packed in zip(dense, self.queries, strict=True):
+            dimensions, weights = query_terms(packed)
+            query[dimensions] = weights
+        return dense @ self.stored.astype(np.float64).T
+
+
+def _entries(row: np.ndarray) -> bytes:
+    dimensions = np.flatnonzero(row).astype(np.uint32)
+    return np.column_stack((dimensions, row[dimensions].view(np.uint32))).tobytes()
+
+
+def _sparse_data() -> SparseData:
+    """Rows of about 20 dimensions of 200, low ones more often."""
+    random = np.random.default_rng(3)
+    shares = 1 / np.arange(1, SPARSE_SPACE + 1)
+    has = random.random((ROWS + QUERIES, SPARSE_SPACE)) < np.minimum(1, 5 * shares)
+    dense = np.where(has, random.gamma(2.0, 1.0, has.shape), 0).astype(np.float32)
+    dense[:, 0] += np.float32(0.01)
+    return SparseData(dense[:ROWS], packed_queries([_entries(row) for row in dense[ROWS:]]))
 
 
 _REFINED: Final = {"refine": "true", "refine_type": "FP32"}
@@ -128,6 +175,8 @@ def index_cases() -> Iterator[IndexCase]:
     for metric in (Metric.HAMMING, Metric.JACCARD):
         few, all_ = {"nprobe": 1}, {"nprobe": 32}
         yield IndexCase("BIN_IVF_FLAT", metric, {"nlist": "32"}, few, all_, DataType.BINARY_VECTOR)
+    for name in ("SPARSE_INVERTED_INDEX", "SPARSE_WAND"):
+        yield IndexCase(name, Metric.IP, {}, {"drop_ratio_search": 0.6}, {}, DataType.SPARSE_FLOAT_VECTOR)
 
 
 def _coded_cases(metric: Metric) -> Iterator[IndexCase]:
@@ -158,6 +207,8 @@ def clustered(rows: int = ROWS, seed: int = 1) -> tuple[Floats, Floats]:
 @cache
 def data_of(data_type: DataType) -> Data:
     """`clustered()` as vectors of that type, or bits that are clustered likewise."""
+    if data_type is DataType.SPARSE_FLOAT_VECTOR:
+        return _sparse_data()
     if data_type is DataType.BINARY_VECTOR:
         random = np.random.default_rng(2)
         centres = random.integers(0, 256, (50, BINARY_DIMENSION // 8), np.uint8)

@@ -139,7 +139,8 @@ class DiskGraph:
         self._layout = layout
         self._books = books
         self._book_squares = np.einsum("mcd,mcd->mc", books, books)
-        self._codes = codes
+        self._codes = codes.view()
+        self._codes.flags.writeable = False
         self._groups = groups
         self._kept_count = min(kept_groups * layout.group_nodes, len(codes))
         self._kept_groups = kept_groups

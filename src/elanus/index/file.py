@@ -84,7 +84,8 @@ def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], trailer: Trailer) -> Se
 
 
 def read_array(data: memoryview, trailer: Trailer, name: str) -> npt.NDArray[Any]:
-    """An array that `write_arrays` wrote, viewing `data`; `CorruptedError` if the file is too short for it."""
+    """An array that `write_arrays` wrote, viewing `data`, never writable (a kernel is compiled for either kind);
+    `CorruptedError` if the file is too short for it."""
     section = trailer.sections.get(name)
     if section is None:
         raise CorruptedError(f"index file: no section {name}")
@@ -92,7 +93,7 @@ def read_array(data: memoryview, trailer: Trailer, name: str) -> npt.NDArray[Any
     count = math.prod(section.shape)
     if section.offset + count * dtype.itemsize > len(data):
         raise CorruptedError(f"index file: section {name} reaches beyond the end")
-    return np.frombuffer(data, dtype, count, section.offset).reshape(section.shape)
+    return np.frombuffer(data.toreadonly(), dtype, count, section.offset).reshape(section.shape)
 
 
 def read_trailer(data: memoryview) -> Trailer:

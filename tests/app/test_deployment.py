@@ -11,18 +11,20 @@ from typing import Any
 
 import pytest
 
+from elanus.app import settings
 from elanus.app.cli import parser
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-VALUES = ("--set", "meta=etcd://etcd:2379/elanus", "--set", "store=s3://bucket/elanus")
+CHART = DEPLOY / "helm" / "elanus"
+SHARED = {"meta": "etcd://etcd:2379/elanus", "store": "s3://bucket/elanus"}
 ROLES = {"coordinator", "streaming", "query", "data", "proxy"}
 
 
 def tool(name: str, how: str) -> str:
-    """Path of a program, in the environment, in .services or on the machine; skips the test when there is none."""
-    places = (Path(sys.executable).with_name(name), ROOT / ".services" / "bin" / name)
-    found = next((str(place) for place in places if place.exists()), None) or shutil.which(name)
+    """Path of a program, in the environment or on the machine; skips the test when there is none."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
         pytest.skip(f"needs {name}: {how}")
     return found
@@ -56,41 +58,48 @@ def test_a_unit_is_sound_and_its_command_exists(unit: Path, tmp_path: Path) -> N
 
 
 # --- the chart ------------------------------------------------------------------------------------------------------
-def render(*flags: str) -> list[dict[str, Any]]:
+def helm() -> Any:
+    """Helm's own engine; skips the test when it is missing."""
+    return pytest.importorskip("helm_python", reason="needs helm: pip install helm-python-sdk")
+
+
+def render(values: dict[str, Any]) -> list[dict[str, Any]]:
     yaml = pytest.importorskip("yaml", reason="needs pyyaml, which kubernetes-validate brings")
-    helm = tool("helm", "GOBIN=$PWD/.services/bin go install helm.sh/helm/v3/cmd/helm@v3.18.6")
-    done = subprocess.run([helm, "template", "e", DEPLOY / "helm/elanus", *flags], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    with helm().Chart.load(CHART) as chart:
+        rendered = chart.render(values=values, name="e")
+    return [document for text in rendered.values() for document in yaml.safe_load_all(text) if document]
 
 
-@pytest.mark.slow
 def test_the_chart_passes_helms_own_lint() -> None:
-    helm = tool("helm", "GOBIN=$PWD/.services/bin go install helm.sh/helm/v3/cmd/helm@v3.18.6")
-    done = subprocess.run([helm, "lint", "--strict", DEPLOY / "helm/elanus", *VALUES], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    report = helm().lint(CHART, SHARED, strict=True)
+    assert not report["errors"] and all(found["severity"] < 2 for found in report["messages"]), report
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "flags",
+    "values",
     [
-        (),
-        ("--set", "service.type=NodePort", "--set", "service.nodePort=30530"),
-        ("--set", "ingress.enabled=true", "--set", "ingress.host=a.b", "--set", "ingress.tlsSecret=t"),
-        ("--set", "credentialsSecret=s3", "--set", "disruptionBudgets=false", "--set", "roles.data.replicas=3"),
+        {},
+        {"service": {"type": "NodePort", "nodePort": 30530}},
+        {"ingress": {"enabled": True, "host": "a.b", "tlsSecret": "t"}},
+        {
+            "credentialsSecret": "s3",
+            "serviceAccountName": "sa",
+            "disruptionBudgets": False,
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "k", "operator": "Exists"}],
+        },
     ],
     ids=["plain", "node-port", "ingress", "other"],
 )
-def test_the_chart_renders_what_kubernetes_takes(flags: tuple[str, ...]) -> None:
+def test_the_chart_renders_what_kubernetes_takes(values: dict[str, Any]) -> None:
     validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate: pip install it")
-    documents = render(*VALUES, *flags)
+    documents = render({**SHARED, **values})
     for document in documents:
         validate.validate(document, "1.30", strict=True)
     kinds = [document["kind"] for document in documents]
     assert kinds.count("Deployment") == len(ROLES) and kinds.count("Service") == 1
-    assert kinds.count("PodDisruptionBudget") == (0 if "disruptionBudgets=false" in flags else 4)
-    assert kinds.count("Ingress") == ("ingress.enabled=true" in flags)
+    assert kinds.count("PodDisruptionBudget") == (4 if values.get("disruptionBudgets", True) else 0)
+    assert kinds.count("Ingress") == ("ingress" in values)
     for document in documents:
         if document["kind"] == "Deployment":
             check_pod(document["spec"]["template"]["spec"])
@@ -100,6 +109,8 @@ def check_pod(pod: dict[str, Any]) -> None:
     (container,) = pod["containers"]
     given = parser().parse_args(container["args"])
     assert given.role in ROLES
+    flags = dict(given.assignments) | {"cluster.meta": getattr(given, "cluster.meta")}
+    settings.load(None, {}, flags)
     security = container["securityContext"]
     assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
     assert pod["securityContext"]["runAsNonRoot"]
@@ -107,8 +118,6 @@ def check_pod(pod: dict[str, Any]) -> None:
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/cache"]
 
 
-@pytest.mark.slow
 def test_the_chart_insists_on_what_it_needs() -> None:
-    helm = tool("helm", "GOBIN=$PWD/.services/bin go install helm.sh/helm/v3/cmd/helm@v3.18.6")
-    done = subprocess.run([helm, "template", "e", DEPLOY / "helm/elanus"], capture_output=True, text=True)
-    assert done.returncode != 0 and "meta is needed" in done.stderr
+    with helm().Chart.load(CHART) as chart, pytest.raises(helm().HelmRenderError, match="meta is needed"):
+        chart.render(name="e")

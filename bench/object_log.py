@@ -37,7 +37,6 @@ RECORD_BYTES = 1024
 LARGE_BYTES = 1 << 20
 SLOT_BYTES = 4 << 20
 PARALLEL = (4, 8, 16)
-SLOTS = 10_000
 
 
 async def confirmed() -> None:
@@ -106,8 +105,8 @@ async def forget(store: ObjectStore, prefix: str) -> None:
         await store.delete(key)
 
 
-async def recovery(doors: Doors, store: ObjectStore) -> tuple[float, float]:
-    """Seconds to open and replay `SLOTS` slots, and of one get."""
+async def recovery(doors: Doors, store: ObjectStore, slots: int) -> tuple[float, float]:
+    """Seconds to open and replay so many slots, and of one get."""
     pchannel = "elanus-dml_2"
     await ObjectLog(doors, store).open(pchannel, 1, ORIGIN, confirmed)
 
@@ -117,9 +116,9 @@ async def recovery(doors: Doors, store: ObjectStore) -> tuple[float, float]:
             paths.log_slot(pchannel, *key), encode_data(pchannel, key, "bench", [[os.urandom(RECORD_BYTES)]])
         )
 
-    for start in range(0, SLOTS, 64):
-        await asyncio.gather(*(put(number) for number in range(start, min(SLOTS, start + 64))))
-    gets = [await timed(store.get(paths.log_slot(pchannel, 1, number))) for number in range(0, SLOTS, SLOTS // 100)]
+    for start in range(0, slots, 64):
+        await asyncio.gather(*(put(number) for number in range(start, min(slots, start + 64))))
+    gets = [await timed(store.get(paths.log_slot(pchannel, 1, number))) for number in range(0, slots, slots // 100)]
     start_s = time.perf_counter()
     log = ObjectLog(doors, store)
     await log.open(pchannel, 2, ORIGIN, confirmed)
@@ -127,24 +126,24 @@ async def recovery(doors: Doors, store: ObjectStore) -> tuple[float, float]:
     async for _ in log.read(pchannel, ORIGIN):
         count += 1
     took_s = time.perf_counter() - start_s
-    assert count == SLOTS, count
+    assert count == slots, count
     return took_s, statistics.mean(gets)
 
 
-async def run(url: str, seconds: float, count: int) -> None:
+async def run(url: str, options: argparse.Namespace) -> None:
     doors = real_doors(lambda name, error: print(f"{name}: {error!r}"))
     store = await open_objects(doors, url, os.environ)
-    ack_s, put_s = await latency(doors, store, count)
+    ack_s, put_s = await latency(doors, store, options.count)
     print(
         f"low load    ack {1e3 * ack_s:.2f} ms, put {1e3 * put_s:.2f} ms: {ack_s / put_s:.2f} puts (goal 1.5)",
         flush=True,
     )
-    log, bare = await bandwidth(doors, store, seconds)
+    log, bare = await bandwidth(doors, store, options.seconds)
     best = max(bare.values())
     told = ", ".join(f"{parallel} in flight {found:.0f}" for parallel, found in bare.items())
     print(f"high load   log {log:.0f} MB/s, bare puts {told} MB/s: {100 * log / best:.0f} % (goal 70)", flush=True)
-    took_s, get_s = await recovery(doors, store)
-    print(f"recovery    {SLOTS} slots in {took_s:.1f} s; one after another {SLOTS * get_s:.1f} s")
+    took_s, get_s = await recovery(doors, store, options.slots)
+    print(f"recovery    {options.slots} slots in {took_s:.1f} s; one after another {options.slots * get_s:.1f} s")
     await doors.stop_tasks()
     doors.close()
 
@@ -167,8 +166,8 @@ def start_radosgw(folder: Path) -> str:
         "AWS_SECRET_ACCESS_KEY": "SKTEST",
         "AWS_REGION": "us-east-1",
     }
-    boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1").create_bucket(Bucket="b")
-    return "s3://b/bench"
+    boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1").create_bucket(Bucket="bench")
+    return "s3://bench/log"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -176,13 +175,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--store", help="URL of an empty store (default: a Ceph gateway of its own)")
     parser.add_argument("--seconds", type=float, default=4.0, help="per measurement of bandwidth (%(default)s)")
     parser.add_argument("--count", type=int, default=400, help="appends for the latency (%(default)s)")
+    parser.add_argument("--slots", type=int, default=10_000, help="slots to recover (%(default)s)")
     options = parser.parse_args(arguments)
     if options.store:
-        asyncio.run(run(options.store, options.seconds, options.count))
+        asyncio.run(run(options.store, options))
         return
     with tempfile.TemporaryDirectory() as name:
         try:
-            asyncio.run(run(start_radosgw(Path(name)), options.seconds, options.count))
+            asyncio.run(run(start_radosgw(Path(name)), options))
         finally:
             for file in Path(name).glob("*.pid"):
                 os.kill(int(file.read_text()), signal.SIGKILL)

@@ -166,7 +166,8 @@ def start_radosgw(folder: Path) -> str:
         "AWS_SECRET_ACCESS_KEY": "SKTEST",
         "AWS_REGION": "us-east-1",
     }
-    boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1").create_bucket(Bucket="bench")
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
+    client.create_bucket(Bucket="bench")
     return "s3://bench/log"
 
 

@@ -22,6 +22,7 @@ from services import Service, s3_environment, start_etcd
 
 LEASE_S = 2.0
 READY_S_MAX = 60.0
+FAULT_MARKS = ("Traceback", "task.failed", "call.failed")
 STOP_S_MAX = 30.0
 CLIENT_PORT = 19530
 PEER_PORT = 19531
@@ -52,6 +53,7 @@ class RoleProcess:
         self.process: subprocess.Popen[str] | None = None
         self.node_id = 0
         self.address = ""
+        self.heard = 0
 
     def start(self) -> None:
         """Start it; `wait_ready` waits."""
@@ -181,13 +183,14 @@ class Cluster:
             process.wait_ready()
 
     def faults(self) -> list[str]:
-        """Failures that no process may have: what nobody foresaw."""
-        return [
-            f"{process.name}: {line}"
-            for process in self.processes.values()
-            for line in process.said().splitlines()
-            if any(mark in line for mark in ("Traceback", "task.failed", "call.failed"))
-        ]
+        """Failures that no process may have, since the last time: what nobody foresaw."""
+        found = []
+        for process in self.processes.values():
+            said = process.said()
+            new, process.heard = said[process.heard :], len(said)
+            marks = [line for line in new.splitlines() if any(mark in line for mark in FAULT_MARKS)]
+            found += [f"{process.name}: {line}" for line in marks]
+        return found
 
 
 @contextmanager

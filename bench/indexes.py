@@ -119,7 +119,9 @@ def _graph(index: Any) -> Any:
 
 
 def _rabitq(d: int) -> Any:
-    bits = faiss.IndexIVFRaBitQ(faiss.IndexFlatIP(d), d, LISTS["nlist"], faiss.METRIC_INNER_PRODUCT, True, 1)
+    bits = faiss.IndexIVFRaBitQFastScan(
+        faiss.IndexFlatIP(d), d, LISTS["nlist"], faiss.METRIC_INNER_PRODUCT, 32, True, 1
+    )
     return faiss.IndexRefineFlat(faiss.IndexPreTransform(faiss.RandomRotationMatrix(d, d), bits))
 
 

@@ -17,7 +17,7 @@ from elanus.model.schema import FieldSchema
 from elanus.model.types import Metric
 
 FLOAT_NS: Final = 0.15
-CODE_NS: Final = 0.12
+CODE_NS: Final = 0.13
 
 
 class IvfFlat(IvfType):

@@ -13,7 +13,7 @@ from elanus.index.kernels import library
 from elanus.index.parameters import IntegerParameter, Setting
 from elanus.model.schema import FieldSchema
 
-PART_NS: Final = 0.6
+PART_NS: Final = 2.5
 LIST_SHARE_NS: Final = 2.0
 """Cost of a row: for each part of its code, and once."""
 

@@ -10,7 +10,7 @@ from elanus.index.ivf import IvfType, Lists
 from elanus.index.kernels import library
 from elanus.index.parameters import Setting
 
-CODE_NS: Final = 0.1
+CODE_NS: Final = 0.15
 
 
 class IvfSq8(IvfType):

@@ -17,8 +17,8 @@ from elanus.model.schema import FieldSchema
 
 PART: Final = 2
 BITS: Final = 4
-PART_NS: Final = 0.05
-ROW_NS: Final = 1.0
+PART_NS: Final = 0.015
+ROW_NS: Final = 10.0
 
 
 class Scann(IvfType):

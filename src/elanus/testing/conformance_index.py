@@ -334,18 +334,19 @@ def check_search_and_effort(case: IndexCase) -> None:
 
 
 def check_file(case: IndexCase) -> None:
-    """Two mappings of one file answer with the same bits, many queries at once as one by one (rows of equal codes may
-    change places); a damaged file is refused."""
-    queries = case.data.queries
+    """Two mappings of one file answer with the same bits, and many queries at once as one by one; a damaged file is
+    refused."""
+    queries, column = case.data.queries, case.data.column
     first, second = opened(case), opened(case)
     assert first.size_bytes == len(built(case))
     one, two = (index.search(queries, K, None, case.strong) for index in (first, second))
     assert one.scores.tobytes() == two.scores.tobytes()
     assert one.rows.tobytes() == two.rows.tobytes()
-    single = [first.search(queries[place : place + 1], K, None, case.strong) for place in range(len(queries))]
-    assert np.concatenate([found.scores for found in single]).tobytes() == one.scores.tobytes()
-    if first.scores_exactly:
-        assert np.concatenate([found.rows for found in single]).tobytes() == one.rows.tobytes()
+    together = nearest(first, column, SearchRequest(queries, K, case.metric), K, case.strong)
+    single = [
+        nearest(first, column, SearchRequest(query[None, :], K, case.metric), K, case.strong) for query in queries
+    ]
+    assert np.concatenate([found.scores for found in single]).tobytes() == together.scores.tobytes()
     for damaged in (b"", built(case)[:-1], built(case)[:-9] + b"?" * 9):
         try:
             registry.load(memoryview(damaged))

@@ -180,7 +180,7 @@ def lives_on_disk(index_type: str) -> bool:
 
 def _find_for(name: str, field: FieldSchema) -> IndexType:
     """The type of that name; what is not served and would not fit the field either is refused for the latter."""
-    fitting = NOT_SERVED.get(name.upper())
+    fitting = FLOAT_TYPES if name.upper() in GPU_TYPES else NOT_SERVED.get(name.upper())
     if fitting is not None and field.data_type not in fitting:
         raise IndexParameterError(f"data type {field.data_type.label} can't build with this index {name}")
     return find_index_type(name)

@@ -1,8 +1,8 @@
 """Every vector index in process, beside the bare library: `python -m bench.indexes`.
 
 One thread, one query a call, over unit vectors by cosine (binary indexes: over the signs of their numbers by Hamming
-distance). Times are CPU times: of the searching thread, and of the whole process for builds. *Ours* is what a query node
-does for one segment: `plan.search_planned` over a mapped file and the vectors. *Bare* is the index that faiss makes of
+distance). Times are CPU times: of the searching thread, and of the whole process for builds. *Ours* is what a node does
+for one segment: `plan.search_planned` over a mapped file and the vectors. *Bare* is the index that faiss makes of
 the same parameters, searched directly, with faiss's own refinement by the vectors where ours refines. Builds use all
 cores. Memory is what a process grows by when it maps the file and searches.
 
@@ -291,7 +291,7 @@ def _bare(entry: Entry, world: World, found: Figures) -> None:
 def table(found: list[Figures], rows: int, dimension: int) -> str:
     """The figures as text: of each index every effort, filters and build in the first line."""
     lines = [
-        f"{rows} rows x {dimension}, one thread, one query a call, k = {K}, CPU time; x = queries/s over those of bare faiss",
+        f"{rows} rows x {dimension}, one thread, one query a call, k = {K}, CPU time; x = q/s over bare faiss's",
         f"{'index':<13}{'effort':<34}{'recall':>7}{'q/s':>8}{'bare':>7}{'q/s':>8}{'x':>6}"
         f"{'build s':>9}{'bare':>7}{'disk B/row':>11}{'mem B/row':>10}   filtered: share recall q/s",
     ]

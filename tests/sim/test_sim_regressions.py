@@ -1,0 +1,29 @@
+"""Runs that once broke a promise, each kept as its plan, with one line on the cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from elanus.testing.sim.plan import Plan
+from elanus.testing.sim.run import play
+
+PLANS = Path(__file__).with_name("plans")
+
+CAUSES = {
+    "110-partition-not-found": "a partition's record was flushed, then owner and coordinator changed before the "
+    "catalog held it: the new owner found it neither in the log, which its manifest covered, nor in the catalog",
+}
+
+
+def test_every_plan_has_a_cause() -> None:
+    assert {path.stem for path in PLANS.glob("*.json")} == set(CAUSES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CAUSES)
+def test_it_stays_mended(name: str) -> None:
+    outcome = play(msgspec.json.decode((PLANS / f"{name}.json").read_bytes(), type=Plan))
+    assert not outcome.failure, outcome.failure

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import test_nodes_mutants as broken
+
 from elanus.app.roles import Footing, Roles
 from elanus.nodes.coordinator.collector import Collector, files_of
 from elanus.nodes.coordinator.leader import Leader

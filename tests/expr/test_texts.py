@@ -195,6 +195,8 @@ REJECTED = [
     ("as_ =~ 'a'", "regex match on non-string or non-json field is unsupported"),
     ("s =~ 5", "regex pattern should be a string literal or template variable, got: 5"),
     ("s =~ 'a('", "invalid regex pattern a("),
+    ("i64 in (i8)", "value '(i8)' in list cannot be a non-const expression"),
+    ("i64 in 1", "the right-hand side of 'in' must be a list, but got: 1"),
     ("s == null", "two column comparison with JSON type is not supported"),
     ("ts + INTERVAL 'P1.5D' > ISO '2025-01-01T00:00:00Z'", "invalid ISO 8601 duration: P1.5D"),
     ("ts + INTERVAL 'P' > ISO '2025-01-01T00:00:00Z'", "invalid ISO 8601 duration: P"),

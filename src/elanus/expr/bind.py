@@ -209,7 +209,11 @@ class _Binder:
         if isinstance(node.values, syntax.Template) and isinstance(values, Constant):
             if not isinstance(values.value, list):
                 raise FilterError(f"the value of term expression template variable {{{node.values.name}}} is not array")
-        elif not isinstance(values, Constant) or not isinstance(values.value, list):
+        elif not isinstance(values, Constant):
+            shown = self.source(node.values)
+            shown = f"({shown})" if self._text[: node.values.start].rstrip().endswith("(") else shown
+            raise FilterError(f"value '{shown}' in list cannot be a non-const expression")
+        elif not isinstance(values.value, list):
             raise FilterError(f"the right-hand side of 'in' must be a list, but got: {self.source(node.values)}")
         tree = predicates.membership(target, values.value)
         return Predicate(negate(tree) if node.negated else tree)

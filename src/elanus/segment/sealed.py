@@ -120,6 +120,12 @@ class SealedSegment:
         return find_rows(self.keys, keys)
 
     def visible(self, visibility: Visibility, rows: Rows | None = None) -> Mask | None:
+        if (
+            self._deleted_at is None
+            and self.entry.timestamp_max <= visibility.timestamp
+            and not visibility.expire_before
+        ):
+            return None  # without reading the timestamps
         chosen = slice(None) if rows is None else rows
         deleted_at = None if self._deleted_at is None else self._deleted_at[chosen]
         return visible_rows(self.timestamps[chosen], deleted_at, visibility, self.entry.timestamp_max)

@@ -57,7 +57,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait for a store."""
 
     attempt_s: float = 5.0
-    bytes_per_s_min: float = 2.0 * MIB
+    bytes_per_s_min: float = 0.5 * MIB
     """An attempt that moves n bytes has n / this more seconds."""
     calls_s: float = 30.0
     """All attempts of one call together; the last one begun is waited for."""

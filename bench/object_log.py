@@ -93,7 +93,8 @@ async def rate(work: Callable[[], Awaitable[int]], parallel: int, seconds: float
     async def worker() -> None:
         nonlocal done
         while time.perf_counter() - start_s < seconds:
-            done += await work()
+            moved = await work()  # `done +=` around the await would lose what others add meanwhile
+            done += moved
 
     await asyncio.gather(*(worker() for _ in range(parallel)))
     return done / 1e6 / (time.perf_counter() - start_s)

@@ -56,12 +56,14 @@ HNSW = {"index_type": "HNSW", "metric_type": "L2"}
         (
             {"index_type": "GPU_CAGRA", "metric_type": "L2"},
             vector(),
-            "index type GPU_CAGRA needs a GPU, and this server uses none",
+            "invalid parameter[expected=valid index][actual=invalid index type: GPU_CAGRA]: "
+            "it needs a GPU, and this server uses none",
         ),
         (
             {"index_type": "GPU_IVF_PQ", "metric_type": "L2"},
             vector(DataType.INT8_VECTOR),
-            "data type Int8Vector can't build with this index GPU_IVF_PQ",
+            "invalid parameter[expected=valid index][actual=invalid index type: GPU_IVF_PQ]: "
+            "it needs a GPU, and this server uses none",
         ),
         ({"index_type": "IVF_PQ", "metric_type": "L2"}, vector(), "param 'm' not exist in json"),
         (

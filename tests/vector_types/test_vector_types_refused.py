@@ -54,7 +54,7 @@ def test_dimensions(client: MilvusClient, data_type: DataType, dimension: int, w
         ("INT8", "FLAT", "L2", {}, NO_FIT.format("Int8Vector", "FLAT")),
         ("INT8", "IVF_SQ8", "L2", {}, NO_FIT.format("Int8Vector", "IVF_SQ8")),
         ("INT8", "HNSW_SQ", "L2", {"sq_type": "X"}, "invalid scalar quantizer type"),
-        ("FLOAT16", "GPU_CAGRA", "L2", {}, "index type GPU_CAGRA needs a GPU"),
+        ("FLOAT16", "GPU_CAGRA", "L2", {}, "it needs a GPU, and this server uses none"),
         ("INT8", "AUTOINDEX", "HAMMING", {}, "int vector index does not support metric type: HAMMING"),
         ("BINARY", "HNSW", "L2", {}, NO_FIT.format("BinaryVector", "HNSW")),
         ("BINARY", "BIN_FLAT", "L2", {}, "binary vector index does not support metric type: L2"),

@@ -90,7 +90,10 @@ def find_index_type(name: str) -> IndexType:
     """The type of that name, in any spelling of case; `IndexParameterError` if there is none."""
     upper = name.upper()
     if upper in GPU_TYPES:
-        raise IndexTypeNotServedError(f"index type {name} needs a GPU, and this server uses none")
+        raise IndexTypeNotServedError(
+            f"invalid parameter[expected=valid index][actual=invalid index type: {name}]: "
+            "it needs a GPU, and this server uses none"
+        )
     found = INDEX_TYPES.get(_ALIASES.get(upper, upper))
     if found is not None:
         return found
@@ -180,7 +183,7 @@ def lives_on_disk(index_type: str) -> bool:
 
 def _find_for(name: str, field: FieldSchema) -> IndexType:
     """The type of that name; what is not served and would not fit the field either is refused for the latter."""
-    fitting = FLOAT_TYPES if name.upper() in GPU_TYPES else NOT_SERVED.get(name.upper())
+    fitting = NOT_SERVED.get(name.upper())
     if fitting is not None and field.data_type not in fitting:
         raise IndexParameterError(f"data type {field.data_type.label} can't build with this index {name}")
     return find_index_type(name)

@@ -41,6 +41,8 @@ OTHER: Final = FieldSchema(0, "other", DataType.INT64)
 FIELDS: Final = (ID, VECTOR, VALUE, OTHER)
 PARTITIONS: Final = ("_default", "p")
 _SET_FIELDS: Final = ("value", "other")
+LATE: Final = frozenset({"create", "load", "release"})
+"""Calls of a definer that change what later ones find, if they are carried out late."""
 
 WEIGHTS: Final = {
     "upsert": 22,
@@ -312,13 +314,15 @@ class Worker:
 
 
 class Definer:
-    """A client that makes and drops collections, alone on their names."""
+    """A client that makes and drops collections, alone on their names, each of which it uses once: a call of unknown
+    outcome may still be carried out much later. What such a call could undo is not held against anybody."""
 
     def __init__(self, site: Site, score: Score, chance: random.Random) -> None:
         self._site = site
         self._score = score
         self._chance = chance
         self._name = ""
+        self._unknown: set[str] = set()
 
     async def _surely(self, kind: str, call: Callable[[], Awaitable[Any]]) -> bool:
         """Repeat until it succeeds; False when it met that the collection is gone."""
@@ -334,24 +338,35 @@ class Definer:
                 return False
             except (ElanusError, TimeoutError) as error:
                 self._site.trace.note(self._site.name, "refused", f"{kind}: {type(error).__name__}: {error}")
-                if isinstance(error, ElanusError) and error.action in (Action.CORRUPTED, Action.FIX_REQUEST):
+                if not isinstance(error, ElanusError) or error.action is Action.UNKNOWN:
+                    self._unknown.add(kind)
+                elif error.action is Action.FIX_REQUEST and self._unknown & LATE:
+                    raise _NoAnswer from None
+                elif error.action in (Action.CORRUPTED, Action.FIX_REQUEST):
                     raise WrongAnswer(f"{kind} {self._name}: {type(error).__name__}: {error.message}") from error
                 await self._site.sleep(0.1 + self._chance.random() * 0.3)
 
     async def run(self, turns: int) -> None:
-        """So many collections, each made, filled, read and perhaps dropped."""
+        """So many collections, each made, filled, read and dropped."""
         for turn in range(turns):
-            self._name = f"scratch{turn % 2}"
-            client = Client(self._site, self._name, FIELDS)
-            await self._surely("create", partial(client.create, shard_count=1 + self._chance.randint(0, 1)))
-            keys = list(range(turn * 10, turn * 10 + self._chance.randint(1, 5)))
-            rows = [{"id": key, "vector": [1.0, float(key)], "value": turn, "other": 0} for key in keys]
-            await self._surely("upsert", partial(client.upsert, rows))
-            await self._compare(client, keys)
-            await self._partition(client, keys)
-            await self._surely("drop", client.drop)
-            await self._gone()
+            self._name, self._unknown = f"scratch{turn}", set()
+            try:
+                await self._turn(turn)
+            except _NoAnswer:
+                self._site.trace.note(self._site.name, "gives up", self._name)
             await self._site.sleep(self._chance.random() * 0.3)
+
+    async def _turn(self, turn: int) -> None:
+        client = Client(self._site, self._name, FIELDS)
+        await self._surely("create", partial(client.create, shard_count=1 + self._chance.randint(0, 1)))
+        keys = list(range(turn * 10, turn * 10 + self._chance.randint(1, 5)))
+        rows = [{"id": key, "vector": [1.0, float(key)], "value": turn, "other": 0} for key in keys]
+        await self._surely("upsert", partial(client.upsert, rows))
+        await self._compare(client, keys)
+        await self._partition(client, keys)
+        await self._surely("drop", client.drop)
+        if not self._unknown & LATE:
+            await self._gone()
 
     async def _partition(self, client: Client, keys: list[int]) -> None:
         await self._surely("create_partition", partial(client.create_partition, "p"))

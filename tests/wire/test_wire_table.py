@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from elanus.base import errors as base_errors
@@ -46,9 +48,18 @@ def every_error() -> list[type[ElanusError]]:
     return sorted(found, key=lambda kind: kind.__name__)
 
 
+def argument_count(kind: type[ElanusError]) -> int:
+    """How many values an error is made from: its template's, or those that its constructor names."""
+    parameters = inspect.signature(kind).parameters.values()
+    if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters):
+        return max(1, len(getattr(kind, "keys", ("only",))))
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(each.kind in positional for each in parameters)
+
+
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
 def test_every_error_has_a_status(kind: type[ElanusError]) -> None:
-    error = kind(*["x"] * max(1, len(getattr(kind, "keys", ("only",)))))
+    error = kind(*["x"] * argument_count(kind))
     status = status_of(error)
     assert (status.code, status.reason, status.detail) == (kind.code, error.message, error.message)
     assert status.code != 0

@@ -1,11 +1,11 @@
-"""What a cluster of many nodes can do, on paper: from measured costs to 100 nodes and a billion vectors.
+"""What a cluster of many nodes can do, on paper: from a few costs to 100 nodes and a billion vectors.
 
     python models/scaling.py
 
 Every role process answers calls on one event loop, so that a process has one core for calls, whatever its machine has;
 index kernels run beside it on as many threads as there are cores. A resource's limit is the rate at which its busiest
-unit is full. The costs are those of `python -m bench.internal_calls`, `bench.scaling` and `bench.kernel`; change them
-here when they change. docs/scaling.md reads the results.
+unit is full. The rows' costs were measured (`python -m bench.scaling`); all others are estimates, to be replaced by
+measurements on quiet machines. docs/scaling.md reads the results.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-# --- measured, seconds of one core ----------------------------------------------------------------------------------
+# --- costs, seconds of one core -------------------------------------------------------------------------------------
 CALL_S = 0.25e-3
-"""One small call between roles, at the caller, and about as much again at the callee."""
+"""One small call between roles, at the caller, and about as much again at the callee (0.45 ms on a busy machine)."""
 CLIENT_CALL_S = 0.5e-3
 """A client's search at the proxy: decode, route, reduce, encode, without the calls it makes."""
 DELEGATE_S = 0.3e-3

@@ -77,6 +77,7 @@ CHECKED = (
     Bounds(terms=2, records=2, flying=2),
     Bounds(terms=3, records=2, flying=2, follower=False),
 )
+# May take hours: for `python models/object_log.py`, not for tests.
 WIDE = (
     Bounds(terms=2, records=2, flying=2, executions=2),
     Bounds(terms=3, records=1, flying=1),

@@ -25,8 +25,9 @@ class MovedError(ElanusError):
     action = Action.FIX_REQUEST
 
 
-async def settle_cluster_id(doors: Doors, meta: MetaStore, objects: ObjectStore) -> str:
-    """The cluster's id, made if both stores are new. CorruptedError when they name different stores; MovedError."""
+async def settle_cluster_id(doors: Doors, meta: MetaStore, objects: ObjectStore, *, meta_name: str) -> str:
+    """The cluster's id, made if both stores are new. CorruptedError, by `meta_name` (a file or an address), when they
+    name different stores; MovedError."""
     moved = await fetch(meta, Promoted, PROMOTED)
     if moved is not None:
         raise MovedError(f"this store was moved to {moved.record.target}; what is here is a copy that starts no more")
@@ -41,7 +42,7 @@ async def settle_cluster_id(doors: Doors, meta: MetaStore, objects: ObjectStore)
             await run(meta, create(Cluster(cluster_id=kept)))
         stored = await fetch(meta, Cluster, CLUSTER)
     if stored is None or stored.record.cluster_id != kept:
-        raise CorruptedError(f"the meta store and objects/{paths.CLUSTER}.object name different stores")
+        raise CorruptedError(f"{meta_name} and objects/{paths.CLUSTER}.object name different stores")
     return kept
 
 

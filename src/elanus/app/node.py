@@ -69,7 +69,7 @@ class Node:
         host.prepare_libraries()
         self._meta: MetaStore = await open_meta(host.doors, cluster.meta, os.environ)
         objects = await open_objects(host.doors, cluster.store, os.environ)
-        cluster_id = await settle_cluster_id(host.doors, self._meta, objects)
+        cluster_id = await settle_cluster_id(host.doors, self._meta, objects, meta_name=cluster.meta)
         footing = Footing(
             host.doors,
             self._meta,

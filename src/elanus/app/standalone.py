@@ -58,7 +58,7 @@ class Standalone:
         self.objects: PosixObjectStore = await open_posix(
             self.doors, f"{folder}/objects", partial(self._host.on_failure, "object store")
         )
-        await settle_cluster_id(self.doors, self.meta, self.objects)
+        await settle_cluster_id(self.doors, self.meta, self.objects, meta_name="meta.db")
         self._host.prepare_libraries()
         roles = self._build_roles(folder)
         office = Office(Candidate(roles.surroundings(NODE_ID)))

@@ -18,7 +18,6 @@ from typing import Any
 from pymilvus import MilvusClient
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "drills"))
-from drill_ledger import Outcome  # noqa: F401 - the type of what a ledger holds
 from drill_writers import KINDS, Kind, Writer, create, rows, total
 
 PROBE_KEYS = 16

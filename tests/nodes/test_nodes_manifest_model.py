@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import fields
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from models import load
 
-def load() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "models" / "manifest_model.py"
-    spec = importlib.util.spec_from_file_location("manifest_model", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-model = load()
+model = load("manifest_model")
 RULES = [rule.name for rule in fields(model.Rules)]
 
 

@@ -50,6 +50,23 @@ def test_texts_are_read_as_literals_are(moments: list[datetime], name: str, offs
 
 
 @pytest.mark.parametrize(
+    ("name", "clock", "moment"),
+    [
+        ("America/New_York", "2025-03-09 02:30:00", "2025-03-09T01:30:00-05:00"),
+        ("America/New_York", "2025-11-02 01:30:00", "2025-11-02T01:30:00-04:00"),
+        ("Europe/Berlin", "2025-03-30 02:30:00", "2025-03-30T03:30:00+02:00"),
+        ("Europe/Berlin", "2025-10-26 02:30:00", "2025-10-26T02:30:00+01:00"),
+        ("Australia/Lord_Howe", "2025-10-05 02:15:00", "2025-10-05T02:45:00+11:00"),
+        ("Asia/Shanghai", "2025-03-09 02:30:00", "2025-03-09T02:30:00+08:00"),
+    ],
+)
+def test_times_that_clocks_skip_or_show_twice(name: str, clock: str, moment: str) -> None:
+    parsed = zones.parse_texts(texts([clock]), None, name)
+    assert parsed.values.tolist() == [iso_microseconds(clock, ZoneInfo(name))]
+    assert zones.to_texts(parsed.values, name).to_pylist() == [moment]
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "soon", "2025-04-31 00:00:00", "2025-02-29", "2025-13-01", "2025-01-01 24:00:00", "2025-01-01T00:00:00+24:00"],
 )

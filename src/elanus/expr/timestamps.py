@@ -49,7 +49,9 @@ def zone_of(name: str) -> tzinfo:
 
 
 def iso_microseconds(text: str, zone: tzinfo) -> int:
-    """RFC 3339 or `YYYY-MM-DD HH:MM:SS` as microseconds since the epoch; without an offset it is read in `zone`."""
+    """RFC 3339 or `YYYY-MM-DD HH:MM:SS` as microseconds since the epoch; without an offset it is read in `zone`. Of the
+    two offsets of a time that local clocks skip or show twice, the one nearer to UTC counts, as in `zones`.
+    """
     unknown = FilterError(f"invalid timestamp string: '{text}'. Does not match any known format")
     match = _FORM.fullmatch(text)
     if match is None:
@@ -59,10 +61,15 @@ def iso_microseconds(text: str, zone: tzinfo) -> int:
     own_zone = zone if offset is None else _offset(offset)
     try:
         moment = datetime(year, month, day, hour, minute, second, tzinfo=own_zone)
+        moment = min(moment, moment.replace(fold=1), key=_distance_from_utc)
         whole = (moment - _EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError) as error:
         raise unknown from error
     return whole + int((fraction or "").ljust(6, "0")[:6])
+
+
+def _distance_from_utc(moment: datetime) -> timedelta:
+    return abs(moment.utcoffset() or timedelta())
 
 
 def _offset(text: str) -> timezone:

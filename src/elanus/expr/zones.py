@@ -1,8 +1,9 @@
 """TIMESTAMPTZ columns and time zones: ISO texts to microseconds since the epoch, and back in any IANA zone.
 
 Zones are asked through `zoneinfo` for one calendar year at a time; the offsets of that year become a small table, and
-whole columns are looked up in it. Times of a local clock that are skipped or repeated take the offset from before the
-change, as `datetime` does with fold 0. Beyond the years of `datetime` the 400-year cycle of the calendar is used.
+whole columns are looked up in it. Of the two offsets around a change, a time that local clocks skip or show twice takes
+the one nearer to UTC, as Go and so Milvus does. Beyond the years of `datetime` the 400-year cycle of the calendar is
+used.
 """
 
 from __future__ import annotations
@@ -95,13 +96,12 @@ def offsets_at(moments_s: npt.NDArray[np.int64], zone_name: str) -> npt.NDArray[
 
 
 def _offsets_of_local(clock_s: npt.NDArray[np.int64], zone_name: str) -> npt.NDArray[np.int64]:
-    """The zone's offset in seconds where its clocks show these times."""
-    if zone_name == "UTC" or not len(clock_s):
-        return np.zeros(len(clock_s), np.int64)
-    table = _table(zone_name, _years(clock_s))
-    before = np.concatenate([table.offsets[:1], table.offsets[:-1]])
-    shown = table.starts + np.maximum(before, table.offsets)
-    return np.asarray(table.offsets[np.searchsorted(shown, clock_s, side="right") - 1])
+    """The zone's offset in seconds where its clocks show these times.
+
+    The offset at the time read as UTC leads near the moment that is meant, and the offset there is the answer: `Date`
+    of Go's package `time` looks it up like this.
+    """
+    return offsets_at(clock_s - offsets_at(clock_s, zone_name), zone_name)
 
 
 class Parsed(NamedTuple):

@@ -5,7 +5,9 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PY := .venv/bin/python
-READY := .venv/.ready
+# What runs Elanus is soon installed; what tests it brings whole servers and takes longer.
+READY := .venv/.ready-kernels
+READY_DEV := .venv/.ready-dev
 # Compiled modules are kept whatever the caller's habits: without them every start compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 WORDS ?=
@@ -20,10 +22,10 @@ help: ## Show this list
 	@echo
 	@echo "  Variables: PYTHON=... (interpreter)  WORDS=\"...\" (your own search, make demo)  ARGS=\"...\" (make serve, make bench)  PART=filters (make bench: filters beside DuckDB and pyarrow)"
 
-setup: $(READY) ## Make .venv and install Elanus into it, once
+setup: $(READY_DEV) ## Make .venv and install Elanus into it, once
 
-$(READY): pyproject.toml tools/setup.sh
-	@PYTHON="$(PYTHON)" sh tools/setup.sh
+.venv/.ready-%: pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh $*
 
 demo: $(READY) ## Start a server, load real data, search it, show the answers
 	@$(PY) -m elanus demo $(if $(WORDS),"$(WORDS)")
@@ -31,17 +33,17 @@ demo: $(READY) ## Start a server, load real data, search it, show the answers
 serve: $(READY) ## Run a server on 127.0.0.1:19530 with its data in ./elanus-data
 	@$(PY) -m elanus serve $(ARGS)
 
-lint: $(READY)
+lint: $(READY_DEV)
 	@$(PY) -m ruff format --check src tests tools bench
 	@$(PY) -m ruff check src tests tools bench
 
-types: $(READY)
+types: $(READY_DEV)
 	@$(PY) -m mypy
 
 check: lint types ## Format, lint, strict types, import order, fast tests: under a minute
 	@$(PY) -m pytest -n auto --dist loadscope -m "not slow and not drill"
 
-test: $(READY) ## All tests that need neither root nor installed packages: under ten minutes
+test: $(READY_DEV) ## All tests that need neither root nor installed packages: under ten minutes
 	@$(PY) -m pytest -n auto --dist loadscope -m "not drill"
 
 ci: lint types ## What `make test` leaves out: checks, drills, bare machine, wheel: under an hour
@@ -49,17 +51,17 @@ ci: lint types ## What `make test` leaves out: checks, drills, bare machine, whe
 	@$(PY) tools/check_wheel.py
 	@sh tools/check_bare_root.sh
 
-test-cluster: $(READY) ## A real cluster on this machine, killed and cut in every way: under 25 minutes; part of `make ci`
+test-cluster: $(READY_DEV) ## A real cluster on this machine, killed and cut in every way: under 25 minutes; part of `make ci`
 	@sh tools/cluster_services.sh
 	@CI=1 $(PY) -m pytest -s tests/cluster
 
-bench: $(READY) ## Compare speed, recall and memory with Milvus, milvus-lite and faiss
+bench: $(READY_DEV) ## Compare speed, recall and memory with Milvus, milvus-lite and faiss
 	@$(PY) -m bench$(if $(PART),.$(PART)) $(ARGS)
 
-sim: $(READY) ## Replay one simulated run with its timeline: make sim SEED=7 (SHAPE=standalone for one process)
+sim: $(READY_DEV) ## Replay one simulated run with its timeline: make sim SEED=7 (SHAPE=standalone for one process)
 	@$(PY) -m elanus.testing.sim --shape $(SHAPE) replay $(SEED) $(ARGS)
 
-sim-hunt: $(READY) ## Look for a simulated run that loses something, until stopped; make it small; print a test
+sim-hunt: $(READY_DEV) ## Look for a simulated run that loses something, until stopped; make it small; print a test
 	@$(PY) -m elanus.testing.sim --shape $(SHAPE) hunt $(ARGS)
 
 clean: ## Remove everything that make made

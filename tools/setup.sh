@@ -1,6 +1,7 @@
 #!/bin/sh
-# Make .venv with the first suitable Python and install Elanus with its development tools.
-# Says in one line what to install when something is missing. Run by `make`; $PYTHON overrides the choice.
+# Make .venv with the first suitable Python and install Elanus with the extras named by $1 into it; `.venv/.ready-$1` says
+# that this is done. Says in one line what to install when something is missing. Run by `make`; $PYTHON overrides the
+# choice of the Python.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -58,7 +59,7 @@ if ! version_of .venv/bin/python >/dev/null; then
     rm -rf .venv
     "$chosen" -m venv .venv
 fi
-echo "Installing Elanus into .venv (once; a minute or two)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+echo "Installing Elanus into .venv with what it needs for: $1 (once; a minute or two)"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
 .venv/bin/python -m compileall -q src/elanus
-touch .venv/.ready
+touch ".venv/.ready-$1"

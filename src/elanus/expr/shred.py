@@ -330,27 +330,42 @@ def _printable(value: Any) -> Any:
 
 def _classify(values: list[Any]) -> Shred:
     count = len(values)
-    kinds = np.fromiter(map(_CODES.__getitem__, map(type, values)), np.uint8, count)
+    kinds = _kinds(values)
     integers, numbers = np.zeros(count, np.int64), np.zeros(count, np.float64)
     solid = np.asarray(kinds != MISSING)
     doubles = kinds == FLOAT
     whole = np.flatnonzero(kinds == INTEGER)
     if len(whole):
-        picked = list(compress(values, kinds == INTEGER))
-        if min(picked) < -_INT64_LIMIT or max(picked) >= _INT64_LIMIT:
+        picked = _chosen(values, kinds == INTEGER)
+        try:
+            integers[whole] = np.fromiter(picked, np.int64, len(picked))
+        except OverflowError:
             fits = np.array([-_INT64_LIMIT <= value < _INT64_LIMIT for value in picked])
-            numbers[whole[~fits]] = [_as_float(value) for value in compress(picked, ~fits)]
+            numbers[whole[~fits]] = [_as_float(value) for value in _chosen(picked, ~fits)]
             kinds[whole[~fits]] = FLOAT
-            whole, picked = whole[fits], list(compress(picked, fits))
-        integers[whole] = np.array(picked, np.int64)
+            whole = whole[fits]
+            integers[whole] = _chosen(picked, fits)
         numbers[whole] = integers[whole]
-    numbers[doubles] = list(compress(values, doubles))
+    numbers[doubles] = _chosen(values, doubles)
     truth = kinds == BOOL
-    integers[truth] = list(compress(values, truth))
+    integers[truth] = _chosen(values, truth)
     strings = _texts(values, kinds == STRING)
     for row in np.flatnonzero(kinds >= LIST).tolist():
         solid[row] = _is_solid(values[row])
     return Shred(kinds, integers, numbers, strings, solid)
+
+
+def _kinds(values: list[Any]) -> npt.NDArray[np.uint8]:
+    """The code of each decoded value's type. Most columns hold one type at a path, and then no value is looked up."""
+    types = set(map(type, values))
+    if len(types) == 1:
+        return np.full(len(values), _CODES[types.pop()], np.uint8)
+    return np.fromiter(map(_CODES.__getitem__, map(type, values)), np.uint8, len(values))
+
+
+def _chosen(values: list[Any], mask: Mask) -> list[Any]:
+    # Bytes are walked several times faster than NumPy's truth values.
+    return values if mask.all() else list(compress(values, mask.tobytes()))
 
 
 def _as_float(value: int) -> float:
@@ -390,7 +405,7 @@ def _classify_lists(values: list[Any]) -> ListShred:
     count = len(values)
     is_list = np.fromiter((type(value) is list for value in values), np.bool_, count)
     is_missing = np.fromiter((value is None or value is msgspec.UNSET for value in values), np.bool_, count)
-    arrays = list(compress(values, is_list))
+    arrays = _chosen(values, is_list)
     lengths = np.zeros(count, np.int64)
     lengths[is_list] = [len(array) for array in arrays]
     flat = list(chain.from_iterable(arrays))

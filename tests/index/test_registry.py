@@ -200,7 +200,7 @@ def test_resolution() -> None:
     assert registry.resolve({"index_type": "IVF_FLAT", "metric_type": "L2"}, halves).params["code"] == "FP16"
     assert not registry.resolve({"index_type": "FLAT", "metric_type": "L2"}, vector()).needs_file
     assert registry.resolve({"index_type": "AUTOINDEX"}, scalar(DataType.INT64)) == ResolvedIndex(
-        "INVERTED", None, {}, False
+        "INVERTED", None, {}, True
     )
 
 

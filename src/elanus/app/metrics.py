@@ -1,4 +1,4 @@
-"""What `/metrics` says about a server: its calls, and the process it lives in.
+"""What `/metrics` says about a server: its calls, what its parts count, and the process it lives in.
 
 Names follow Prometheus: a unit last, counters in `_total`. The page is made when it is asked for; between scrapes a
 call costs two dictionary look-ups.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import elanus
-from elanus.base.metrics import Registry
+from elanus.base.metrics import METRICS, Registry
 
 STATM = Path("/proc/self/statm")
 
@@ -44,8 +44,8 @@ class ServerMetrics:
         self._seconds.of(method).observe(seconds)
 
     def render(self) -> bytes:
-        """Prometheus text."""
-        return self.registry.render().encode()
+        """Prometheus text: this server's, and what is counted by the process."""
+        return (self.registry.render() + METRICS.render()).encode()
 
 
 def resident_bytes() -> float:

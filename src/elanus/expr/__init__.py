@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from elanus.expr.errors import FilterError
-from elanus.expr.evaluate import element_mask, element_places, evaluate
+from elanus.expr.evaluate import effort, element_mask, element_places, evaluate
 from elanus.expr.filters import field_values, parse_filter, primary_key_values
+from elanus.expr.indexed import IndexedSource, Lookup
 from elanus.expr.source import ShredCache, ShredSource, SortedSource, Source
-from elanus.expr.tree import Filter, cost
+from elanus.expr.tree import Filter
 
 __all__ = [
     "Filter",
     "FilterError",
+    "IndexedSource",
+    "Lookup",
     "ShredCache",
     "ShredSource",
     "SortedSource",
     "Source",
-    "cost",
+    "effort",
     "element_mask",
     "element_places",
     "evaluate",

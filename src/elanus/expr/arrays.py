@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,27 @@ def compare_values(left: Values, symbol: str, right: Any) -> Mask:
     if not isinstance(right, pa.Array):
         right = pa.scalar(right, left.type)
     return np.asarray(_KERNELS[symbol](left, right).to_numpy(zero_copy_only=False), np.bool_)
+
+
+def sorted_span(values: Values, symbol: str, value: Any) -> tuple[int, int]:
+    """Which of ascending values stand in that relation (not `!=`) to a constant: from, to."""
+    start = 0 if symbol in ("<", "<=") else _first(values, value, after=symbol == ">")
+    stop = len(values) if symbol in (">", ">=") else _first(values, value, after=symbol != "<")
+    return start, stop
+
+
+def _first(values: Values, value: Any, *, after: bool) -> int:
+    """Index of the first entry not below (`after`: above) `value`, which may lie outside the dtype."""
+    side: Literal["left", "right"] = "right" if after else "left"
+    if not isinstance(values, np.ndarray):
+        return int(pc.search_sorted(values, pa.scalar(value, values.type), side=side).as_py())
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(values.dtype)
+        if value > limits.max:
+            return len(values)
+        if value < limits.min:
+            return 0
+    return int(np.searchsorted(values, values.dtype.type(value), side=side))
 
 
 def take_values(values: Values, places: Rows) -> Values:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from elanus.expr import shred
-from elanus.expr.arrays import ListView, compare_values
+from elanus.expr.arrays import ListView, compare_values, sorted_span
 from elanus.expr.constants import BITWISE, COMPARISONS, is_number
 from elanus.expr.geometry import Shapes
 from elanus.expr.sets import BoolSet, NumberSet, StringSet
@@ -131,22 +131,10 @@ def _compare(leaf: Compare, scope: Scope) -> Truth:
 
 def _sorted_compare(values: npt.NDArray[Any], symbol: str, value: Any) -> Mask:
     """A comparison on ascending values: two binary searches and a fill."""
-    start = 0 if symbol in ("<", "<=") else _first(values, value, after=symbol == ">")
-    stop = len(values) if symbol in (">", ">=") else _first(values, value, after=symbol != "<")
     mask = np.zeros(len(values), np.bool_)
+    start, stop = sorted_span(values, symbol, value)
     mask[start:stop] = True
     return mask
-
-
-def _first(values: npt.NDArray[Any], value: Any, *, after: bool) -> int:
-    """Index of the first entry not below (`after`: above) `value`, which may lie outside the dtype."""
-    if values.dtype.kind == "i":
-        limits = np.iinfo(values.dtype)
-        if value > limits.max:
-            return len(values)
-        if value < limits.min:
-            return 0
-    return int(np.searchsorted(values, values.dtype.type(value), side="right" if after else "left"))
 
 
 def _json_compare(values: shred.Shred, symbol: str, value: Any) -> Mask:

@@ -89,13 +89,17 @@ class SortedSource(Protocol):
 
 
 class Scope:
-    """A source, or some rows of it; every mask made in a scope is as long as the scope."""
+    """A source, or some rows of it; every mask made in a scope is as long as the scope.
 
-    __slots__ = ("count", "rows", "source")
+    `trace` collects what answered each leaf, an index's type or `scan`, for those who ask.
+    """
 
-    def __init__(self, source: Source, rows: Rows | None) -> None:
+    __slots__ = ("count", "rows", "source", "trace")
+
+    def __init__(self, source: Source, rows: Rows | None, trace: list[str] | None = None) -> None:
         self.source = source
         self.rows = rows
+        self.trace = trace
         self.count = source.row_count if rows is None else len(rows)
 
     def column(self, field_id: int) -> Column:
@@ -105,7 +109,12 @@ class Scope:
 
     def narrow(self, places: Rows) -> Scope:
         """The scope of the rows at these places of this one."""
-        return Scope(self.source, places if self.rows is None else self.rows[places])
+        return Scope(self.source, places if self.rows is None else self.rows[places], self.trace)
+
+    def note(self, answered_by: str) -> None:
+        """A leaf was answered."""
+        if self.trace is not None:
+            self.trace.append(answered_by)
 
     def is_sorted_by(self, field_id: int) -> bool:
         """Whether this is a whole source in the order of that field."""

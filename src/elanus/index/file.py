@@ -12,7 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -58,18 +58,32 @@ class Trailer(msgspec.Struct, frozen=True, omit_defaults=True):
     sections: dict[str, Section] = {}
 
 
+class Sectioned(Protocol):
+    """A trailer of any kind of index that is arrays."""
+
+    @property
+    def sections(self) -> Mapping[str, Section]:
+        """See `Trailer`."""
+        ...
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
 def write(index: Any, trailer: Trailer) -> Sequence[memoryview]:
     """The parts of the file of a faiss index, to be written one after the other."""
     return write_parts([memoryview(library().serialize_index(index))], trailer)
 
 
-def write_parts(body: Sequence[memoryview], trailer: Trailer) -> Sequence[memoryview]:
+def write_parts(body: Sequence[memoryview], trailer: msgspec.Struct, magic: bytes = MAGIC) -> Sequence[memoryview]:
     """The parts of the file of any index: what it says of itself comes last."""
     text = msgspec.json.encode(trailer)
-    return [*body, memoryview(text + FOOTER.pack(len(text), zlib.crc32(text), MAGIC))]
+    return [*body, memoryview(text + FOOTER.pack(len(text), zlib.crc32(text), magic))]
 
 
-def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], trailer: Trailer) -> Sequence[memoryview]:
+def write_arrays(
+    arrays: Mapping[str, npt.NDArray[Any]], trailer: msgspec.Struct, magic: bytes = MAGIC
+) -> Sequence[memoryview]:
     """The parts of the file of an index that is arrays, each at a multiple of `ALIGNMENT`."""
     body: list[memoryview] = []
     sections: dict[str, Section] = {}
@@ -80,10 +94,10 @@ def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], trailer: Trailer) -> Se
         padding = -flat.nbytes % ALIGNMENT
         body += [memoryview(flat.reshape(-1).view(np.uint8).data), memoryview(bytes(padding))]
         offset += flat.nbytes + padding
-    return write_parts(body, msgspec.structs.replace(trailer, sections=sections))
+    return write_parts(body, msgspec.structs.replace(trailer, sections=sections), magic)
 
 
-def read_array(data: memoryview, trailer: Trailer, name: str) -> npt.NDArray[Any]:
+def read_array(data: memoryview, trailer: Sectioned, name: str) -> npt.NDArray[Any]:
     """An array that `write_arrays` wrote, viewing `data`, never writable (a kernel is compiled for either kind);
     `CorruptedError` if the file is too short for it."""
     section = trailer.sections.get(name)
@@ -97,16 +111,21 @@ def read_array(data: memoryview, trailer: Trailer, name: str) -> npt.NDArray[Any
 
 
 def read_trailer(data: memoryview) -> Trailer:
-    """The trailer of a file; `CorruptedError` if this is none."""
+    """The trailer of a vector index's file; `CorruptedError` if this is none."""
+    return read_trailer_as(data, Trailer, MAGIC)
+
+
+def read_trailer_as(data: memoryview, kind: type[T], magic: bytes) -> T:
+    """The trailer of a file that ends in this magic; `CorruptedError` if it does not."""
     if len(data) < FOOTER.size:
         raise CorruptedError(f"index file: {len(data)} bytes are too few")
-    length, checksum, magic = FOOTER.unpack(data[-FOOTER.size :])
-    if magic != MAGIC:
-        raise CorruptedError(f"index file: ends in {magic!r}, not in {MAGIC!r}")
+    length, checksum, found = FOOTER.unpack(data[-FOOTER.size :])
+    if found != magic:
+        raise CorruptedError(f"index file: ends in {found!r}, not in {magic!r}")
     text = bytes(data[max(0, len(data) - FOOTER.size - length) : len(data) - FOOTER.size])
     if len(text) != length or zlib.crc32(text) != checksum:
         raise CorruptedError("index file: the trailer's checksum does not match")
-    return msgspec.json.decode(text, type=Trailer)
+    return msgspec.json.decode(text, type=kind)
 
 
 def map_faiss(data: memoryview) -> tuple[Any, object]:

@@ -33,9 +33,12 @@ from elanus.index.ivf_sq8 import IvfSq8
 from elanus.index.lists import ListIndex, build_lists, is_of_lists
 from elanus.index.multi import MULTI_METRICS, MultiVectors
 from elanus.index.parameters import NumberParameter
-from elanus.index.scalar import SCALAR_TYPES
+from elanus.index.scalar import SCALAR_TYPES, indexed_values
+from elanus.index.scalars.contract import ScalarIndex
 from elanus.index.scann import Scann
 from elanus.index.sparse_index import SparseInverted, SparseWand
+from elanus.model.columns import Column
+from elanus.model.index import IndexDefinition
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
@@ -66,6 +69,7 @@ _OTHER_TYPES: Final[tuple[IndexType, ...]] = (
 INDEX_TYPES: Final[Mapping[str, IndexType]] = {one.name.upper(): one for one in (*_FILE_TYPES, *_OTHER_TYPES)}
 _ALIASES: Final = {"MARISA-TRIE": "TRIE", "": "AUTOINDEX"}
 _BY_FILE: Final = {one.name: one for one in _FILE_TYPES}
+_SCALARS: Final = {one.name: one for one in SCALAR_TYPES}
 
 NOT_SERVED: Final[Mapping[str, frozenset[DataType]]] = {
     **dict.fromkeys(("AISAQ",), FLOAT_TYPES),
@@ -161,9 +165,30 @@ def build(resolved: ResolvedIndex, vectors: Any, threads: int) -> Sequence[memor
         raise IndexBuildError(f"{resolved.index_type}: {type(error).__name__}: {error}") from error
 
 
+def build_scalar(definition: IndexDefinition, field: FieldSchema, column: Column) -> Sequence[memoryview]:
+    """The index file of a scalar column, as parts to be written one after the other. IndexBuildError as of `build`."""
+    kind = _SCALARS[resolve(definition.params, field).index_type]
+    try:
+        return kind.build(indexed_values(definition, field, column), definition.params)
+    except ElanusError:
+        raise
+    except Exception as error:
+        raise IndexBuildError(f"{kind.name}: {type(error).__name__}: {error}") from error
+
+
+def is_scalar(index_type: str) -> bool:
+    """Whether a built index of that type answers filters."""
+    return index_type in _SCALARS
+
+
+def load_scalar(index_type: str, data: memoryview) -> ScalarIndex:
+    """The scalar index in a file that the caller mapped; nothing is copied. `CorruptedError` if it is not one."""
+    return _SCALARS[index_type].load(data)
+
+
 def resident_bytes(index_type: str, file_bytes: int, params: Mapping[str, str]) -> int:
     """How much memory a built index takes once it is loaded and searched; see `contract.FileIndexType`."""
-    return _file_type(index_type).resident_bytes(file_bytes, params)
+    return (_SCALARS.get(index_type) or _file_type(index_type)).resident_bytes(file_bytes, params)
 
 
 def load(data: memoryview, file: ReadFile | None = None) -> VectorIndex:

@@ -1,17 +1,23 @@
-"""Scalar indexes: accepted, kept and described, with Milvus's rules on which field takes which.
+"""Scalar indexes by name, with Milvus's rules on which field takes which.
 
-None of them builds a file: the filter evaluator answers from the column in one vectorised pass, and with the same rows,
-so that an index here is a promise about speed alone.
+Few structures stand behind the names: most are distinct values in order with the rows that hold each
+(`scalars.keyed`). A filter is answered with the same rows by a scan of the column, so that an index is a promise about
+speed alone; JSON documents as a whole (cast JSON) and casts of texts to numbers, which no filter asks for, have none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
 from elanus.index.contract import ResolvedIndex
 from elanus.index.declaration import Declaration
 from elanus.index.errors import IndexParameterError
+from elanus.index.scalars.contract import Indexed, ScalarIndex
+from elanus.index.scalars.keyed import KeyedIndex, keyed_file
+from elanus.index.scalars.values import JSON_TYPES, LIST_PREFIX, Cast, column_values, path_values
+from elanus.model.columns import Column
+from elanus.model.index import IndexDefinition
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType
 
@@ -21,15 +27,25 @@ INTEGERS: Final = frozenset({DataType.INT8, DataType.INT16, DataType.INT32, Data
 NUMBERS: Final = INTEGERS | {DataType.FLOAT, DataType.DOUBLE}
 
 
-class ScalarIndex(Declaration):
-    """Base: no metric, no file."""
+class ScalarType(Declaration):
+    """Base of them: no metric, and the file of distinct values."""
 
     def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
-        """Nothing is built."""
-        return ResolvedIndex(self.name, None, {}, needs_file=False)
+        """See the module's head."""
+        return ResolvedIndex(
+            self.name, None, {}, needs_file=field.data_type is not DataType.JSON or _has_values(params)
+        )
+
+    def build(self, indexed: Indexed, params: Mapping[str, str]) -> Sequence[memoryview]:
+        """The file, as consecutive parts; `params` are the definition's."""
+        return keyed_file(self.name, indexed)
+
+    def load(self, data: memoryview) -> ScalarIndex:
+        """Open a file without copying it; `data` must stay unchanged and is kept alive."""
+        return KeyedIndex(data)
 
 
-class Inverted(ScalarIndex):
+class Inverted(ScalarType):
     """INVERTED: values and array elements, or a JSON path with a cast."""
 
     name = "INVERTED"
@@ -47,7 +63,7 @@ class Inverted(ScalarIndex):
             )
 
 
-class Bitmap(ScalarIndex):
+class Bitmap(ScalarType):
     """BITMAP: few distinct values, never the primary key."""
 
     name = "BITMAP"
@@ -61,7 +77,7 @@ class Bitmap(ScalarIndex):
             raise IndexParameterError("bitmap index are only supported on bool, int, string and array field")
 
 
-class Sorted(ScalarIndex):
+class Sorted(ScalarType):
     """STL_SORT."""
 
     name = "STL_SORT"
@@ -76,7 +92,7 @@ class Sorted(ScalarIndex):
             )
 
 
-class Trie(ScalarIndex):
+class Trie(ScalarType):
     """Trie."""
 
     name = "Trie"
@@ -87,7 +103,7 @@ class Trie(ScalarIndex):
             raise IndexParameterError("TRIE are only supported on varchar field")
 
 
-class Ngram(ScalarIndex):
+class Ngram(ScalarType):
     """NGRAM."""
 
     name = "NGRAM"
@@ -110,7 +126,7 @@ class Ngram(ScalarIndex):
             )
 
 
-class RTree(ScalarIndex):
+class RTree(ScalarType):
     """RTREE."""
 
     name = "RTREE"
@@ -120,12 +136,16 @@ class RTree(ScalarIndex):
         if field.data_type is not DataType.GEOMETRY:
             raise IndexParameterError(f"RTREE index can only be built on geometry field, got {field.data_type.label}")
 
+    def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
+        """Answered by the scan, which compares bounding boxes first."""
+        return ResolvedIndex(self.name, None, {}, needs_file=False)
+
 
 SCALAR_TYPES: Final = (Inverted(), Bitmap(), Sorted(), Trie(), Ngram(), RTree())
 _BY_NAME: Final = {one.name: one for one in SCALAR_TYPES}
 
 
-def auto_scalar(field: FieldSchema) -> ScalarIndex:
+def auto_scalar(field: FieldSchema) -> ScalarType:
     """What AUTOINDEX means on a scalar field."""
     match _value_type(field):
         case DataType.BOOL:
@@ -139,6 +159,23 @@ def auto_scalar(field: FieldSchema) -> ScalarIndex:
         case kind if kind in NUMBERS or kind is DataType.VARCHAR:
             return _BY_NAME["INVERTED"]
     raise IndexParameterError(f"create auto index on type:{field.data_type.label} is not supported")
+
+
+def indexed_values(definition: IndexDefinition, field: FieldSchema, column: Column) -> Indexed:
+    """What of a column such an index holds."""
+    if field.data_type is not DataType.JSON:
+        return column_values(column, field)
+    steps = definition.steps
+    path = steps[1:] if steps[0] == field.name or not field.is_dynamic else steps
+    name = definition.params["json_cast_type"].upper()
+    return path_values(
+        column, Cast(path, JSON_TYPES[name.removeprefix(LIST_PREFIX)], is_list=name.startswith(LIST_PREFIX))
+    )
+
+
+def _has_values(params: Mapping[str, str]) -> bool:
+    """Whether a JSON path index holds values that filters ask for."""
+    return params["json_cast_type"].upper() != "JSON" and "json_cast_function" not in params
 
 
 def _value_type(field: FieldSchema) -> DataType:

@@ -21,15 +21,20 @@ _STEP: Final = re.compile(r"""\[\s*(?:"([^"]*)"|'([^']*)'|(\d+))\s*\]""", re.ASC
 
 def parse_path(text: str) -> tuple[str, ...]:
     """The steps of a path, the name first; positions are told from keys by their brackets. RequestError."""
+    return tuple(f"[{step}]" if isinstance(step, int) else step for step in parse_steps(text))
+
+
+def parse_steps(text: str) -> tuple[str | int, ...]:
+    """The steps of a path: its name, then keys and positions. RequestError."""
     name = _NAME.match(text)
-    steps = [name.group()] if name else []
+    steps: list[str | int] = [name.group()] if name else []
     at = name.end() if name else 0
     while name and at < len(text):
         step = _STEP.match(text, at)
         if step is None:
             break
         double, single, position = step.groups()
-        steps.append(f"[{position}]" if position is not None else double if double is not None else single)
+        steps.append(int(position) if position is not None else double if double is not None else single)
         at = step.end()
     if name is None or at < len(text):
         raise RequestError(f"cannot parse identifier: {text}")
@@ -54,6 +59,11 @@ class IndexDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
     def path(self) -> tuple[str, ...]:
         """What of the field is indexed; see `path_in`."""
         return path_in(self.params, self.field_name)
+
+    @property
+    def steps(self) -> tuple[str | int, ...]:
+        """The same as keys and positions, the name first."""
+        return parse_steps(self.params[JSON_PATH]) if JSON_PATH in self.params else (self.field_name,)
 
     @property
     def index_type(self) -> str:

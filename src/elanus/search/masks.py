@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from elanus.base.doors import Random
-from elanus.expr import Filter, cost, element_mask, evaluate, primary_key_values
+from elanus.expr import Filter, effort, element_mask, evaluate, primary_key_values
 from elanus.index.contract import RowMask
 from elanus.model.columns import Column, Mask, Rows
 from elanus.model.schema import CollectionSchema
@@ -161,13 +161,12 @@ def unknown_masks(readers: Sequence[Reader], filter_: Filter, cache: MaskCache, 
     """The sealed segments whose mask is not kept and takes more than `us_max` to make."""
     if filter_.root is None or filter_.cache_key is None:
         return []
-    row_us = cost(filter_.root) * _COMPARISON_US
     return [
         reader
         for reader in readers
         if isinstance(reader, SealedSegment)
-        and reader.row_count * row_us > us_max
         and cache.get(_key(reader, filter_)) is None
+        and effort(filter_, reader) * _COMPARISON_US > us_max
     ]
 
 

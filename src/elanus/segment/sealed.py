@@ -8,23 +8,33 @@ replaced in one assignment when one is added.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from elanus.base.errors import CorruptedError, check
-from elanus.expr import ShredCache
+from elanus.expr import Lookup, ShredCache
+from elanus.expr.tree import ColumnCompare, RowLeaf
 from elanus.index.contract import VectorIndex
+from elanus.index.scalars.contract import ScalarIndex
 from elanus.index.scored import ScoredVectors
 from elanus.index.vectors import Vectors
 from elanus.model.channel import Position
 from elanus.model.columns import Column, Mask, Rows, Values
 from elanus.model.schema import CollectionSchema
-from elanus.model.segment import SegmentEntry
+from elanus.model.segment import IndexFile, SegmentEntry
 from elanus.segment.deletes import Deletes, Timestamps, hide, never
 from elanus.segment.files import ScalarFile
 from elanus.segment.keys import find_rows, has_duplicates
 from elanus.segment.reader import Visibility, missing_column, visible_rows
 from elanus.segment.searchable import searchable
+
+
+class BuiltScalar(NamedTuple):
+    """A scalar index and the file it was mapped from."""
+
+    file: IndexFile
+    built: ScalarIndex
 
 
 class SealedSegment:
@@ -41,6 +51,7 @@ class SealedSegment:
         self.delete_version = 0
         self.delete_timestamp_max = 0
         self.indexes: Mapping[int, VectorIndex] = {}
+        self.scalar_indexes: tuple[BuiltScalar, ...] = ()
         self.shreds = ShredCache()
         self.sorted_field_id = schema.primary.field_id
         self.index_ids: tuple[int, ...] = ()
@@ -104,6 +115,15 @@ class SealedSegment:
 
     def index(self, field_id: int) -> VectorIndex | None:
         return self.indexes.get(field_id)
+
+    def lookup(self, leaf: RowLeaf) -> Lookup | None:
+        """The cheapest answer of a scalar index; see `expr.indexed.IndexedSource`."""
+        if isinstance(leaf, ColumnCompare):
+            return None
+        field_id = leaf.operand.field_id
+        indexes = [one.built for one in self.scalar_indexes if one.file.field_id == field_id]
+        found = [lookup for index in indexes if (lookup := index.lookup(leaf)) is not None]
+        return min(found, key=lambda lookup: lookup.cost, default=None)
 
     def apply_deletes(self, deletes: Deletes, through: Position) -> None:
         """Apply a run of deletes that follows directly on `deletes_through`."""

@@ -31,7 +31,9 @@ from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.coordinator.maintenance import (
     CompactionPolicy,
     add_index,
+    drop_indexes,
     expiry_of,
+    has_dropped,
     plan_builds,
     plan_clusterings,
     plan_compactions,
@@ -180,6 +182,7 @@ class Background:
                 self._events.warning("background.compaction_failed", shard=vchannel, error=error.message)
         if manual:
             return True
+        await self._drop_indexes(collection, manifest)
         policy = self._policy(collection, 2 if calm else self._limits.merge_count_min)
         plans = plan_compactions(manifest, policy) if self._limits.compacts else []
         for plan in plans:
@@ -249,13 +252,22 @@ class Background:
             while len(self._failures) > BUILD_FAILURES_MAX:
                 del self._failures[next(iter(self._failures))]
             return
-        stored = self._catalog.collections.get(collection.collection_id)
-        definitions = () if stored is None else stored.record.indexes
+        definitions = self._definitions(collection.collection_id)
         if all(known.index_id != definition.index_id for known in definitions):
             return
         edit = ShardEdit(vchannel, add_index(entry.segment_id, file, definitions))
         outcome = await self._manifests.commit((edit,), (self._guard,))
         self._events.info("index.built", shard=vchannel, segment=entry.segment_id, refused=isinstance(outcome, Refused))
+
+    async def _drop_indexes(self, collection: Collection, manifest: Manifest) -> None:
+        """Files of indexes that were dropped leave the manifest, and so the nodes and the store."""
+        if has_dropped(manifest, collection.indexes):
+            edit = ShardEdit(manifest.vchannel, drop_indexes(self._definitions(collection.collection_id)))
+            await self._manifests.commit((edit,), (self._guard,))
+
+    def _definitions(self, collection_id: int) -> tuple[IndexDefinition, ...]:
+        stored = self._catalog.collections.get(collection_id)
+        return () if stored is None else stored.record.indexes
 
     async def _run_compaction(self, collection: Collection, manifest: Manifest, asked: _Merge) -> None:
         compaction_id, inputs, clustered_by = asked

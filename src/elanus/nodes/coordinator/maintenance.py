@@ -125,9 +125,11 @@ def plan_builds(
 def needs_index(entry: SegmentEntry, definition: IndexDefinition, schema: CollectionSchema) -> bool:
     """Whether this segment should have a file of this index and has none."""
     field = schema.field_by_id(definition.field_id)
-    if field is None or not field.data_type.is_vector or entry.row_count < INDEX_ROWS_MIN:
+    if field is None or entry.row_count < INDEX_ROWS_MIN:
         return False
-    if definition.field_id not in entry.vectors or not resolve(definition.params, field).needs_file:
+    if field.data_type.is_vector and definition.field_id not in entry.vectors:
+        return False
+    if not resolve(definition.params, field).needs_file:
         return False
     return all(file.index_id != definition.index_id for file in entry.indexes)
 
@@ -171,6 +173,26 @@ def add_index(
         indexes = (*(known for known in entry.indexes if known.index_id in wanted), file)
         changed = msgspec.structs.replace(entry, indexes=indexes)
         segments = tuple(changed if one.segment_id == segment_id else one for one in manifest.segments)
+        return msgspec.structs.replace(manifest, segments=segments)
+
+    return edit
+
+
+def has_dropped(manifest: Manifest, definitions: Sequence[IndexDefinition]) -> bool:
+    """Whether a segment has an index whose definition is gone."""
+    wanted = {definition.index_id for definition in definitions}
+    return any(file.index_id not in wanted for entry in manifest.segments for file in entry.indexes)
+
+
+def drop_indexes(definitions: Sequence[IndexDefinition]) -> Callable[[Manifest], Manifest | Refused]:
+    """The edit by which indexes leave whose definition is gone."""
+
+    def edit(manifest: Manifest) -> Manifest | Refused:
+        wanted = {definition.index_id for definition in definitions}
+        segments = tuple(
+            msgspec.structs.replace(entry, indexes=tuple(file for file in entry.indexes if file.index_id in wanted))
+            for entry in manifest.segments
+        )
         return msgspec.structs.replace(manifest, segments=segments)
 
     return edit

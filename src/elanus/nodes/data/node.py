@@ -8,6 +8,7 @@ superseded task wrote is garbage that no manifest names. One task runs at a time
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -15,8 +16,9 @@ import numpy as np
 from elanus.base.doors import Doors
 from elanus.base.errors import check
 from elanus.base.memory import release_memory
+from elanus.index.contract import ResolvedIndex
 from elanus.index.multi import MultiVectors
-from elanus.index.registry import build, resolve
+from elanus.index.registry import build, build_scalar, resolve
 from elanus.index.vectors import as_float32
 from elanus.model.channel import Position
 from elanus.model.columns import Column, Values
@@ -27,8 +29,9 @@ from elanus.nodes.contracts import BuildTask, CompactTask
 from elanus.objects import paths
 from elanus.objects.checksums import map_verified, write_file
 from elanus.objects.store import ObjectStore
-from elanus.segment.files import SegmentData, open_vectors
+from elanus.segment.files import ScalarFile, SegmentData, open_vectors
 from elanus.segment.merge import dealt_out, merged_rows
+from elanus.segment.reader import missing_column
 from elanus.segment.sealed import SealedSegment
 from elanus.segment.searchable import DENSE_TYPES
 from elanus.segment.storage import SegmentPlace, fold_deletes, open_segment, write_segment
@@ -49,14 +52,14 @@ class DataNode:
         assert field is not None
         resolved = resolve(task.definition.params, field)
         async with self._slot:
-            file = task.entry.vectors[field.field_id]
-            data = await map_verified(self._doors, self._objects, file)
-            vectors = _indexable(open_vectors(data, file.key), field)
-            parts = await self._doors.compute.run_background(build, resolved, vectors, self._threads)
+            if field.data_type.is_vector:
+                parts = await self._vector_parts(task, field, resolved)
+            else:
+                parts = await self._scalar_parts(task, field)
             folder = paths.folder_of(task.entry.scalars.key)
             key = paths.index(folder, task.definition.index_id, task.token, resolved.index_type)
             ref = await write_file(self._doors, self._objects, key, list(parts))
-            del parts, vectors
+            del parts
             await self._doors.compute.run_io(release_memory)
         return IndexFile(
             index_id=task.definition.index_id,
@@ -66,6 +69,24 @@ class DataNode:
             file=ref,
             params={name: str(value) for name, value in resolved.params.items()},
         )
+
+    async def _vector_parts(self, task: BuildTask, field: FieldSchema, resolved: ResolvedIndex) -> Sequence[memoryview]:
+        file = task.entry.vectors[field.field_id]
+        data = await map_verified(self._doors, self._objects, file)
+        vectors = _indexable(open_vectors(data, file.key), field)
+        return await self._doors.compute.run_background(build, resolved, vectors, self._threads)
+
+    async def _scalar_parts(self, task: BuildTask, field: FieldSchema) -> Sequence[memoryview]:
+        file = task.entry.scalars
+        data = await map_verified(self._doors, self._objects, file)
+
+        def made() -> Sequence[memoryview]:
+            scalars = ScalarFile(data, file.key)
+            known = scalars.has(field.field_id)
+            column = scalars.column(field.field_id) if known else missing_column(field, task.entry.row_count)
+            return build_scalar(task.definition, field, column)
+
+        return await self._doors.compute.run_background(made)
 
     async def compact(self, task: CompactTask) -> tuple[SegmentEntry, ...]:
         async with self._slot:

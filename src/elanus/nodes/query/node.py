@@ -18,7 +18,7 @@ import numpy as np
 
 from elanus.base.doors import Doors
 from elanus.index.contract import VectorIndex
-from elanus.index.registry import lives_on_disk
+from elanus.index.registry import is_scalar, lives_on_disk, load_scalar
 from elanus.index.registry import load as load_index
 from elanus.model.errors import DeletesBehindError, SegmentNotFoundError
 from elanus.model.reads import Found, Hits
@@ -31,7 +31,7 @@ from elanus.search.execute import Execution
 from elanus.segment.deletes import Deletes
 from elanus.segment.footprint import footprint
 from elanus.segment.reader import Visibility
-from elanus.segment.sealed import SealedSegment
+from elanus.segment.sealed import BuiltScalar, SealedSegment
 from elanus.segment.storage import fold_deletes, open_segment
 
 
@@ -73,13 +73,20 @@ class QueryNode:
         if tuple(sorted(wanted)) == segment.index_ids and entry.indexes == segment.entry.indexes:
             return
         indexes = {}
+        scalars: list[BuiltScalar] = []
+        opened = {one.file.file.key: one for one in segment.scalar_indexes}
         for file in entry.indexes:
+            if is_scalar(file.resolved_type):
+                in_process = file.index_id in in_memory
+                scalars.append(opened.get(file.file.key) or await self._open_scalar(file, in_process))
+                continue
             known = segment.index(file.field_id)
             if known is not None and file in segment.entry.indexes:
                 indexes[file.field_id] = known
             else:
                 indexes[file.field_id] = await self._open_index(file, file.index_id in in_memory)
         segment.indexes = indexes
+        segment.scalar_indexes = tuple(scalars)
         segment.index_ids = tuple(sorted(wanted))
         segment.entry = msgspec.structs.replace(segment.entry, indexes=entry.indexes)
 
@@ -90,6 +97,12 @@ class QueryNode:
         if in_memory:
             data = await self._doors.compute.run_io(_copied, data)
         return load_index(data)
+
+    async def _open_scalar(self, file: IndexFile, in_memory: bool) -> BuiltScalar:
+        data = await map_verified(self._doors, self._objects, file.file)
+        if in_memory:
+            data = await self._doors.compute.run_io(_copied, data)
+        return BuiltScalar(file, load_scalar(file.resolved_type, data))
 
     async def _fold_deletes(self, segment: SealedSegment, manifest: Manifest) -> None:
         await fold_deletes(self._doors, self._objects, segment, manifest)

@@ -1,0 +1,201 @@
+"""The index of distinct values: keys in order, the rows that hold each, and what leaves of a filter make of them.
+
+A comparison is a span of keys, membership some of them, LIKE a span (a prefix), or the texts that pass among those that
+can (`grams`) or among all distinct ones. Answers are exact: whatever a JSON path
+leads to that is not of the index's type is FALSE for a constant of that type, and what cannot be told from the keys
+(whole numbers that doubles cannot hold, constants of another type) is not answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+
+from elanus.expr.constants import is_number
+from elanus.expr.indexed import Lookup
+from elanus.expr.like import LikePattern, LikeShape
+from elanus.expr.sets import BoolSet, NumberSet, StringSet, ValueSet
+from elanus.expr.tree import Between, Compare, Contains, Exists, InSet, IsNull, Like, Operand, OperandKind, RowLeaf
+from elanus.index.scalars.contract import Indexed, Places
+from elanus.index.scalars.file import SOLID, VALID, ScalarFile, ScalarTrailer, trailer_of, value_arrays, written
+from elanus.index.scalars.holders import BITMAP_KEYS_MAX, holder_arrays, holders_of
+from elanus.index.scalars.keys import EXACT_MAX, distinct, in_relation, members, with_prefix, within
+from elanus.model.columns import Mask
+from elanus.model.types import DataType
+
+KEYS: Final = "keys"
+_FLAGS_COST: Final = 1 / 16
+"""Of a row of a mask that is kept as bits."""
+_TEXT_COST: Final = 24.0
+"""Of a distinct text that a pattern is matched with."""
+
+
+def keyed_file(index_type: str, indexed: Indexed, *, has_bitmaps: bool = False) -> Sequence[memoryview]:
+    """The file of an index of these values."""
+    found = distinct(indexed.values)
+    arrays = value_arrays(KEYS, found.keys)
+    arrays |= holder_arrays(indexed, found, BITMAP_KEYS_MAX if has_bitmaps else -1)
+    return written(arrays, trailer_of(index_type, indexed), indexed)
+
+
+class KeyedIndex:
+    """A mapped file of `keyed_file`; implements `contract.ScalarIndex`."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.file = ScalarFile(data)
+        self.keys = self.file.values(KEYS)
+        self.holders = holders_of(self.file)
+
+    @property
+    def trailer(self) -> ScalarTrailer:
+        """What the file says of itself."""
+        return self.file.trailer
+
+    @property
+    def index_type(self) -> str:
+        """The concrete type's name."""
+        return self.trailer.index_type
+
+    @property
+    def row_count(self) -> int:
+        """Rows of the column."""
+        return self.trailer.row_count
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+        return len(self.file.data)
+
+    @cached_property
+    def valid(self) -> Mask | None:
+        """Rows whose field is not NULL; None where all."""
+        return self.file.mask(VALID)
+
+    def lookup(self, leaf: RowLeaf) -> Lookup | None:
+        """See `contract.ScalarIndex`."""
+        match leaf:
+            case IsNull():
+                return self._flags(self._null_rows)
+            case Exists(operand):
+                return self._flags(self._solid_rows) if self._is_about(operand) and self.file.has(SOLID) else None
+            case Compare(operand) | Between(operand) | InSet(operand) | Like(operand) if not self.trailer.is_list:
+                return self._of_places(leaf) if self._is_about(operand) else None
+            case Contains(operand, values) if self.trailer.is_list and values and self._is_about(operand):
+                return self._of_lists(leaf)
+        return None
+
+    def _is_about(self, operand: Operand) -> bool:
+        if self.trailer.path is None:
+            return operand.kind is OperandKind.FIELD
+        return operand.kind is OperandKind.JSON and operand.path == self.trailer.path
+
+    # --- rows told apart by flags -----------------------------------------------------------------------------------
+    def _flags(self, mask: Callable[[], Mask]) -> Lookup:
+        count = self.row_count
+        return Lookup(self.index_type, _FLAGS_COST * count, count, mask, lambda: None)
+
+    def _null_rows(self) -> Mask:
+        return np.zeros(self.row_count, np.bool_) if self.valid is None else ~self.valid
+
+    def _solid_rows(self) -> Mask:
+        solid = self.file.mask(SOLID)
+        return np.zeros(self.row_count, np.bool_) if solid is None else solid
+
+    # --- one value a row --------------------------------------------------------------------------------------------
+    def _of_places(self, leaf: Compare | Between | InSet | Like) -> Lookup | None:
+        if isinstance(leaf, Like):
+            return self._like(leaf.pattern)
+        places = self._places(leaf)
+        return None if places is None else self.answer(places)
+
+    def answer(self, places: Places) -> Lookup:
+        """The rows that hold one of these keys."""
+        holders = self.holders
+        return Lookup(
+            self.index_type, holders.cost(places), holders.count(places), lambda: holders.mask(places), self._known
+        )
+
+    def _known(self) -> Mask | None:
+        return self.valid
+
+    def _places(self, leaf: Compare | Between | InSet) -> Places | None:
+        """The keys on which the leaf is TRUE; None where they do not tell."""
+        match leaf:
+            case Compare(_, symbol, value):
+                return in_relation(self.keys, symbol, _key(value)) if self._fits(value) else None
+            case InSet(_, wanted):
+                return members(self.keys, wanted) if self._fits_all(wanted) else None
+        if not self._fits(leaf.lower) or not self._fits(leaf.upper):
+            return None
+        lower = in_relation(self.keys, ">=" if leaf.lower_inclusive else ">", leaf.lower)
+        return within(lower, in_relation(self.keys, "<=" if leaf.upper_inclusive else "<", leaf.upper))
+
+    def _fits(self, value: Any) -> bool:
+        """Whether a constant is of the keys' type, and compares with them as it does with what was stored."""
+        kind = self.file.value_type
+        if isinstance(value, list) or value != value:
+            return False
+        if self.trailer.path is None:
+            return True  # the filter was bound to the field's type
+        if kind.is_string or kind is DataType.BOOL:
+            return isinstance(value, str if kind.is_string else bool)
+        return is_number(value) and (isinstance(value, float) or -EXACT_MAX < value < EXACT_MAX)
+
+    def _fits_all(self, wanted: ValueSet) -> bool:
+        kind = self.file.value_type
+        if self.trailer.path is None:
+            return True
+        if not isinstance(wanted, NumberSet):
+            return isinstance(wanted, StringSet if kind.is_string else BoolSet) and kind is not DataType.DOUBLE
+        if kind is not DataType.DOUBLE:
+            return False
+        values = wanted.values
+        return values.dtype.kind == "f" or bool(((values < EXACT_MAX) & (values > -EXACT_MAX)).all())
+
+    # --- texts ------------------------------------------------------------------------------------------------------
+    def _like(self, pattern: LikePattern) -> Lookup | None:
+        if not self.file.value_type.is_string:
+            return None
+        match pattern.shape:
+            case LikeShape.ALL:
+                return self.answer(range(len(self.keys)))
+            case LikeShape.EQUAL:
+                return self.answer(in_relation(self.keys, "==", pattern.text))
+            case LikeShape.PREFIX:
+                return self.answer(with_prefix(self.keys, pattern.text))
+        return self.matching(pattern)
+
+    def matching(self, pattern: LikePattern) -> Lookup:
+        """The rows whose text passes: every distinct text is looked at."""
+        count = self.row_count
+        return Lookup(
+            self.index_type,
+            _TEXT_COST * len(self.keys) + count,
+            count,
+            lambda: self.holders.mask(np.flatnonzero(pattern.matches(self.keys))),
+            self._known,
+        )
+
+    # --- lists ------------------------------------------------------------------------------------------------------
+    def _of_lists(self, leaf: Contains) -> Lookup | None:
+        if not all(self._fits(value) for value in leaf.values):
+            return None
+        spans = [in_relation(self.keys, "==", _key(value)) for value in leaf.values]
+        if not leaf.every:
+            return self.answer(np.unique(np.array([place for span in spans for place in span], np.int64)))
+        answers = sorted((self.answer(span) for span in spans), key=lambda one: one.count_max)
+        return Lookup(
+            self.index_type,
+            sum(one.cost for one in answers),
+            answers[0].count_max,
+            lambda: np.logical_and.reduce([one.mask() for one in answers]),
+            self._known,
+        )
+
+
+def _key(value: Any) -> Any:
+    """A constant as keys are kept: truth values as numbers."""
+    return int(value) if isinstance(value, bool) else value

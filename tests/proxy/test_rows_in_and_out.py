@@ -279,3 +279,19 @@ def test_options_that_change_results_are_refused() -> None:
         await bench.proxy.drop_collection(CollectionRequest(collection="c"))
 
     run(main())
+
+
+def test_names_of_dynamic_keys_are_shown_as_they_were_asked_for() -> None:
+    async def main() -> None:
+        bench = Bench()
+        await collection(bench, schema(ID, VECTOR, dynamic=True))
+        row = sent("$meta", DataType.JSON, [b'{"k":1}'], is_dynamic=True)
+        await bench.proxy.insert(insert(ids([1]), vectors([[0, 0]]), row))
+        wanted = ('$meta["k"]', "k", "absent")
+        rows = await bench.proxy.query(query("id == 1", wanted))
+        assert rows.output_fields == (*wanted, "id")
+        hits = await bench.proxy.search(search([[0, 0]], 1, output_fields=wanted))
+        assert hits.output_fields == wanted
+        assert table(rows)["$meta"] == table(hits)["$meta"] == [b'{"k":1}']
+
+    run(main())

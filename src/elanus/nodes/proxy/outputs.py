@@ -29,8 +29,9 @@ class Outputs(NamedTuple):
 
 
 def expanded(entry: CollectionEntry, wanted: Sequence[str], *, with_primary: bool) -> Outputs:
-    """`*` is every retrievable field; an undeclared name is a key of the dynamic field; the primary key is added where
-    the call always returns it."""
+    """`*` is every retrievable field; an undeclared name is a key of the dynamic field, and shown as it was asked
+    for: pymilvus finds no key where that was `$meta["k"]`, with Milvus too. The primary key is added where the call
+    always returns it."""
     names: dict[str, None] = {}
     fields: dict[str, FieldSchema] = {}
     for name in wanted:
@@ -49,7 +50,7 @@ def expanded(entry: CollectionEntry, wanted: Sequence[str], *, with_primary: boo
             fields |= {part.name: part for part in parts}
             continue
         field = _resolved(entry, name)
-        names[field.struct_name or _shown(name)] = None
+        names[field.struct_name or name] = None
         fields[field.name] = field
     primary = entry.primary
     if with_primary and primary.name not in fields:
@@ -77,13 +78,6 @@ def _resolved(entry: CollectionEntry, name: str) -> FieldSchema:
     if name.count("[") > 1 or (bracket and base != DYNAMIC_FIELD_NAME):
         raise RequestError("not support getting multiple level of dynamic field for now")
     return entry.dynamic
-
-
-def _shown(name: str) -> str:
-    """`$meta["k"]` is shown as `k`."""
-    if name.startswith(DYNAMIC_FIELD_NAME + "["):
-        return name[len(DYNAMIC_FIELD_NAME) + 1 :].rstrip("]").strip("\"'")
-    return name
 
 
 def outgoing(

@@ -21,6 +21,8 @@ WAIT_S_MAX = 60.0
 INDEXES: dict[str, tuple[dict[str, object], str]] = {
     "number": ({"index_type": "STL_SORT"}, "number < 20"),
     "word": ({"index_type": "Trie"}, "word like 'w1%'"),
+    "title": ({"index_type": "NGRAM", "params": {"min_gram": 2, "max_gram": 3}}, "title like '%number 77%'"),
+    "place": ({"index_type": "RTREE"}, "st_within(place, 'POLYGON ((-1 -1, 20 -1, 20 2, -1 2, -1 -1))')"),
     "kind": ({"index_type": "BITMAP"}, "kind == 'k1'"),
     "tags": ({"index_type": "INVERTED"}, "array_contains(tags, 3)"),
     "doc": (
@@ -44,6 +46,8 @@ def row(number: int) -> dict[str, object]:
         "v": [float(number), 1.0],
         "number": number % 500,
         "word": None if number % 7 == 0 else f"w{number % 100}",
+        "title": f"this is number {number}",
+        "place": f"POINT ({number % 100} 1)",
         "kind": f"k{number % 4}",
         "tags": None if number % 7 == 0 else [number % 5, number % 3],
         "doc": {"n": number % 400, "s": "x"},
@@ -57,6 +61,8 @@ def fill(client: MilvusClient, name: str) -> None:
     schema.add_field("v", DataType.FLOAT_VECTOR, dim=2)
     schema.add_field("number", DataType.INT64)
     schema.add_field("word", DataType.VARCHAR, max_length=16, nullable=True)
+    schema.add_field("title", DataType.VARCHAR, max_length=64)
+    schema.add_field("place", DataType.GEOMETRY)
     schema.add_field("kind", DataType.VARCHAR, max_length=16)
     schema.add_field("tags", DataType.ARRAY, element_type=DataType.INT64, max_capacity=4, nullable=True)
     schema.add_field("doc", DataType.JSON)
@@ -172,6 +178,8 @@ def test_a_kill_during_builds_loses_nothing(tmp_path: Path) -> None:
     expected = {field: ids(client, "rows", filter) for field, (_, filter) in INDEXES.items()}
     for turn, field in enumerate(INDEXES):
         create_index(client, "rows", field)
+        if turn % 3:
+            continue
         time.sleep(0.02 * turn)
         client.close()
         server.kill()

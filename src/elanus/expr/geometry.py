@@ -67,11 +67,23 @@ class Shapes:
         return Shapes(self.shapes[rows], self.nbytes)
 
 
+Box = tuple[float, float, float, float]
+"""x and y from, x and y to; both ends are inside."""
+_GLOBE: Final[Box] = (-180.0, -90.0, 180.0, 90.0)
+_MARGIN: Final = 1e-9
+"""By which boxes are made wider than computed, in degrees and as a share of a distance."""
+
+
 class Meeting(msgspec.Struct, frozen=True):
     """`relation(field, shape)`: one of `SPATIAL` and the shape's WKB."""
 
     relation: str
     shape: bytes
+
+    def box(self, bounds: Box) -> Box:
+        """What the boxes of matching shapes meet; NaN where nothing matches."""
+        left, bottom, right, top = _shapely().bounds(_shapely().from_wkb(self.shape)).tolist()
+        return left, bottom, right, top
 
     def matches(self, shapes: Shapes) -> Mask:
         """The rows whose shape stands in that relation to this one."""
@@ -95,6 +107,23 @@ class Nearness(msgspec.Struct, frozen=True):
     y: float
     metres: float
 
+    def box(self, bounds: Box) -> Box | None:
+        """What the boxes of matching shapes meet, of shapes all within `bounds`; None where those leave the globe, on
+        which longitudes come again."""
+        inside = bounds[0] >= _GLOBE[0] and bounds[1] >= _GLOBE[1] and bounds[2] <= _GLOBE[2] and bounds[3] <= _GLOBE[3]
+        if not inside or not (_GLOBE[0] <= self.x <= _GLOBE[2] and _GLOBE[1] <= self.y <= _GLOBE[3]):
+            return None
+        arc = self.metres / EARTH_RADIUS_M * (1 + _MARGIN)
+        up = math.degrees(arc)
+        along, latitude = math.sin(min(arc, math.pi / 2)), math.cos(math.radians(self.y))
+        reaches_pole = abs(self.y) + up >= _GLOBE[3] or along >= latitude
+        wide = 2 * _GLOBE[2] if reaches_pole else math.degrees(math.asin(along / latitude))
+        flat = self.metres / (DEGREE_M * math.sqrt((1 + latitude**2) / 2)) * (1 + _MARGIN)
+        wide, up = max(wide, flat) + _MARGIN, max(up, flat) + _MARGIN
+        if self.x - wide < _GLOBE[0] or self.x + wide > _GLOBE[2]:
+            wide = 2 * _GLOBE[2]
+        return self.x - wide, self.y - up, self.x + wide, self.y + up
+
     def matches(self, shapes: Shapes) -> Mask:
         """The rows whose shape is that near: on a sphere for points, for others by their distance in degrees."""
         shapely, mask = _shapely(), np.zeros(len(shapes.shapes), np.bool_)
@@ -117,6 +146,10 @@ class Nearness(msgspec.Struct, frozen=True):
 
 class Validity(msgspec.Struct, frozen=True):
     """`st_isvalid(field)`."""
+
+    def box(self, bounds: Box) -> Box | None:
+        """A box tells nothing."""
+        return None
 
     def matches(self, shapes: Shapes) -> Mask:
         """The rows whose shape is well-formed in the sense of the OGC."""

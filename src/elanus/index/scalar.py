@@ -13,7 +13,9 @@ from typing import ClassVar, Final
 from elanus.index.contract import ResolvedIndex
 from elanus.index.declaration import Declaration
 from elanus.index.errors import IndexParameterError
+from elanus.index.scalars.boxes import BoxIndex, box_file
 from elanus.index.scalars.contract import Indexed, ScalarIndex
+from elanus.index.scalars.grams import GramIndex, gram_file
 from elanus.index.scalars.keyed import KeyedIndex, keyed_file
 from elanus.index.scalars.values import JSON_TYPES, LIST_PREFIX, Cast, column_values, path_values
 from elanus.model.columns import Column
@@ -76,6 +78,10 @@ class Bitmap(ScalarType):
         if _value_type(field) not in self._elements:
             raise IndexParameterError("bitmap index are only supported on bool, int, string and array field")
 
+    def build(self, indexed: Indexed, params: Mapping[str, str]) -> Sequence[memoryview]:
+        """A bit for each row and value; lists of rows where values are many."""
+        return keyed_file(self.name, indexed, has_bitmaps=True)
+
 
 class Sorted(ScalarType):
     """STL_SORT."""
@@ -125,6 +131,14 @@ class Ngram(ScalarType):
                 f"invalid min_gram or max_gram value for Ngram index, min_gram: {low}, max_gram: {high}"
             )
 
+    def build(self, indexed: Indexed, params: Mapping[str, str]) -> Sequence[memoryview]:
+        """Distinct texts and their grams."""
+        return gram_file(self.name, indexed, [int(params[name]) for name in ("min_gram", "max_gram")])
+
+    def load(self, data: memoryview) -> ScalarIndex:
+        """Of those."""
+        return GramIndex(data)
+
 
 class RTree(ScalarType):
     """RTREE."""
@@ -136,9 +150,13 @@ class RTree(ScalarType):
         if field.data_type is not DataType.GEOMETRY:
             raise IndexParameterError(f"RTREE index can only be built on geometry field, got {field.data_type.label}")
 
-    def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
-        """Answered by the scan, which compares bounding boxes first."""
-        return ResolvedIndex(self.name, None, {}, needs_file=False)
+    def build(self, indexed: Indexed, params: Mapping[str, str]) -> Sequence[memoryview]:
+        """A tree of bounding boxes."""
+        return box_file(self.name, indexed)
+
+    def load(self, data: memoryview) -> ScalarIndex:
+        """Of that tree."""
+        return BoxIndex(data)
 
 
 SCALAR_TYPES: Final = (Inverted(), Bitmap(), Sorted(), Trie(), Ngram(), RTree())

@@ -7,7 +7,7 @@ possible where every row holds exactly one key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,16 +44,30 @@ class Holders(Protocol):
         ...
 
 
-def grouped(found: Distinct, owners: Rows) -> tuple[Rows, Rows]:
-    """(starts, rows): rows[starts[k]:starts[k + 1]] are the owners of key k, ascending, each once."""
-    order = np.argsort(found.places, kind="stable")
-    places, rows = found.places[order], owners[order]
-    if len(rows):
-        repeated = (places[1:] == places[:-1]) & (rows[1:] == rows[:-1])
-        kept = np.concatenate((np.ones(1, np.bool_), ~repeated))
-        places, rows = places[kept], rows[kept]
-    counts = np.bincount(places, minlength=len(found.keys))
-    return np.concatenate((np.zeros(1, np.int64), np.cumsum(counts))), rows
+class Groups(NamedTuple):
+    """`labels` ascending, each once; rows[starts[i]:starts[i + 1]] are those of labels[i], ascending, each once."""
+
+    labels: npt.NDArray[Any]
+    starts: Rows
+    rows: Rows
+
+    def narrowed(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Starts and rows in as few bytes as hold them."""
+        few = len(self.rows) <= np.iinfo(np.uint32).max
+        return self.starts.astype(np.uint32 if few else np.int64), self.rows.astype(np.uint32)
+
+
+def grouped(labels: npt.NDArray[Any], owners: Rows) -> Groups:
+    """Rows by their labels; `owners` ascend where labels are equal."""
+    order = np.argsort(labels, kind="stable")
+    labels, rows = labels[order], owners[order]
+    other = np.ones(len(rows), np.bool_)
+    other[1:] = labels[1:] != labels[:-1]
+    fresh = other.copy()
+    fresh[1:] |= rows[1:] != rows[:-1]
+    labels, rows, other = labels[fresh], rows[fresh], other[fresh]
+    firsts = np.flatnonzero(other)
+    return Groups(labels[firsts], np.append(firsts, len(rows)), rows)
 
 
 class Postings:
@@ -69,9 +83,8 @@ class Postings:
     @staticmethod
     def arrays(indexed: Indexed, found: Distinct) -> dict[str, npt.NDArray[Any]]:
         """The sections of a file."""
-        starts, rows = grouped(found, indexed.owners)
-        narrow = np.uint32 if len(rows) <= np.iinfo(np.uint32).max else np.int64
-        return {"starts": starts.astype(narrow), "rows": rows.astype(np.uint32)}
+        starts, rows = grouped(found.places, indexed.owners).narrowed()
+        return {"starts": starts, "rows": rows}
 
     @classmethod
     def of(cls, file: ScalarFile) -> Postings:
@@ -126,7 +139,7 @@ class Bitmaps:
     @staticmethod
     def arrays(indexed: Indexed, found: Distinct) -> dict[str, npt.NDArray[Any]]:
         """The sections of a file."""
-        starts, rows = grouped(found, indexed.owners)
+        _, starts, rows = grouped(found.places, indexed.owners)
         bits = np.zeros((len(found.keys), -(-indexed.row_count // 8)), np.uint8)
         for place in range(len(found.keys)):  # few, by `BITMAP_KEYS_MAX`
             mask = np.zeros(indexed.row_count, np.bool_)

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from elanus.expr.constants import is_number
 from elanus.expr.indexed import Lookup
@@ -22,7 +23,7 @@ from elanus.expr.tree import Between, Compare, Contains, Exists, InSet, IsNull, 
 from elanus.index.scalars.contract import Indexed, Places
 from elanus.index.scalars.file import SOLID, VALID, ScalarFile, ScalarTrailer, trailer_of, value_arrays, written
 from elanus.index.scalars.holders import BITMAP_KEYS_MAX, holder_arrays, holders_of
-from elanus.index.scalars.keys import EXACT_MAX, distinct, in_relation, members, with_prefix, within
+from elanus.index.scalars.keys import EXACT_MAX, Distinct, distinct, in_relation, members, with_prefix, within
 from elanus.model.columns import Mask
 from elanus.model.types import DataType
 
@@ -36,9 +37,13 @@ _TEXT_COST: Final = 24.0
 def keyed_file(index_type: str, indexed: Indexed, *, has_bitmaps: bool = False) -> Sequence[memoryview]:
     """The file of an index of these values."""
     found = distinct(indexed.values)
-    arrays = value_arrays(KEYS, found.keys)
-    arrays |= holder_arrays(indexed, found, BITMAP_KEYS_MAX if has_bitmaps else -1)
+    arrays = keyed_arrays(indexed, found, BITMAP_KEYS_MAX if has_bitmaps else -1)
     return written(arrays, trailer_of(index_type, indexed), indexed)
+
+
+def keyed_arrays(indexed: Indexed, found: Distinct, bitmap_keys_max: int = -1) -> dict[str, npt.NDArray[Any]]:
+    """The sections: keys, and their rows."""
+    return {**value_arrays(KEYS, found.keys), **holder_arrays(indexed, found, bitmap_keys_max)}
 
 
 class KeyedIndex:
@@ -115,10 +120,11 @@ class KeyedIndex:
         """The rows that hold one of these keys."""
         holders = self.holders
         return Lookup(
-            self.index_type, holders.cost(places), holders.count(places), lambda: holders.mask(places), self._known
+            self.index_type, holders.cost(places), holders.count(places), lambda: holders.mask(places), self.known
         )
 
-    def _known(self) -> Mask | None:
+    def known(self) -> Mask | None:
+        """Rows on which a comparison is not UNKNOWN."""
         return self.valid
 
     def _places(self, leaf: Compare | Between | InSet) -> Places | None:
@@ -176,7 +182,7 @@ class KeyedIndex:
             _TEXT_COST * len(self.keys) + count,
             count,
             lambda: self.holders.mask(np.flatnonzero(pattern.matches(self.keys))),
-            self._known,
+            self.known,
         )
 
     # --- lists ------------------------------------------------------------------------------------------------------
@@ -192,7 +198,7 @@ class KeyedIndex:
             sum(one.cost for one in answers),
             answers[0].count_max,
             lambda: np.logical_and.reduce([one.mask() for one in answers]),
-            self._known,
+            self.known,
         )
 
 

@@ -36,7 +36,7 @@ EF: Final = IntegerParameter("ef", 1, INT32_MAX)
 EF_MIN_DEFAULT: Final = 48
 EF_CACHE_MAX: Final = 256
 EF_RATIOS: Final = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-EF_MARGIN: Final = 1.5
+EF_MARGIN: Final = 1.2
 """Factor on the calibrated ef: real queries are harder than samples of the data."""
 EF_PER_RANK_FALLBACK: Final = 3.0
 

@@ -161,7 +161,7 @@ def _search_filtered(
         too_dear = _index_us(index, vectors, left, width, calibrated) * len(pending) >= _exact_us(vectors, left, mask)
         if too_dear or len(pending) * width > 2 * WIDTH_ENTRIES_MAX:
             break
-        params = index.params_for(width, request.params) if calibrated else request.params
+        params = _params(index, left, width, calibrated)
         near = nearest(index, vectors, left, width, params)
         kept = mask.keep[near.rows] & (near.rows >= 0)
         counts = kept.sum(axis=1)
@@ -207,7 +207,22 @@ def _ties_ordered(found: Found, metric: Metric) -> Found:
 
 def _width(k: int, selectivity: float) -> int:
     """Nearest rows to look at so that k pass: the mean, and 1.5 standard deviations of the count."""
-    return math.ceil((k + 1.5 * math.sqrt(k) + 1) / selectivity)
+    return math.ceil(_counted(k) / selectivity)
+
+
+def _rank(k: int, width: int) -> int:
+    """How far into that width the k-th passing row stands on average."""
+    return math.ceil(k * width / _counted(k))
+
+
+def _counted(k: int) -> float:
+    return k + 1.5 * math.sqrt(k) + 1
+
+
+def _params(index: VectorIndex, request: SearchRequest, width: int, calibrated: bool) -> SearchParams:
+    """An effort that finds the rows that the answer is made of. The rest of the width, there to have k pass nearly
+    always, is asked for less reliably: where a row of it is missed, its successor takes its place."""
+    return index.params_for(_rank(request.k, width), request.params) if calibrated else request.params
 
 
 def _exact_us(vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None) -> float:
@@ -222,7 +237,7 @@ def _index_us(
 ) -> float:
     """One query's cost, scoring what it finds included; infinite where the width is most of the index, or where no
     width would do."""
-    params = index.params_for(width, request.params) if calibrated else request.params
+    params = _params(index, request, width, calibrated)
     count = index.candidates(width, params)
     if calibrated and (2 * width > index.row_count or count > index.row_count):
         return math.inf

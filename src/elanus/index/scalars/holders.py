@@ -58,8 +58,8 @@ class Groups(NamedTuple):
 
 
 def grouped(labels: npt.NDArray[Any], owners: Rows) -> Groups:
-    """Rows by their labels; `owners` ascend where labels are equal."""
-    order = np.argsort(labels, kind="stable")
+    """Rows by their labels, integers of at least zero; `owners` ascend where labels are equal."""
+    order = stable_order(labels)
     labels, rows = labels[order], owners[order]
     other = np.ones(len(rows), np.bool_)
     other[1:] = labels[1:] != labels[:-1]
@@ -68,6 +68,20 @@ def grouped(labels: npt.NDArray[Any], owners: Rows) -> Groups:
     labels, rows, other = labels[fresh], rows[fresh], other[fresh]
     firsts = np.flatnonzero(other)
     return Groups(labels[firsts], np.append(firsts, len(rows)), rows)
+
+
+def stable_order(labels: npt.NDArray[Any]) -> Rows:
+    """What sorts integers of at least zero, equal ones in their given order: a radix sort, least significant digits
+    first (Knuth, volume 3, 5.2.5). Digits have 16 bits, which NumPy itself sorts by radix, several times faster than
+    what it does with wider numbers."""
+    width = labels.dtype.itemsize // 2
+    digits = np.ascontiguousarray(labels).view(np.uint16).reshape(len(labels), width)
+    order: Rows = np.arange(len(labels))
+    for place in range(width):
+        digit = digits[:, place]
+        if digit.any():
+            order = order[np.argsort(digit[order], kind="stable")]
+    return order
 
 
 class Postings:

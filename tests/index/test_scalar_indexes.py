@@ -19,6 +19,7 @@ from elanus.expr.geometry import Shapes, from_texts
 from elanus.expr.tree import ColumnCompare, RowLeaf
 from elanus.index.registry import build_scalar, load_scalar, resolve
 from elanus.index.scalars.contract import ScalarIndex
+from elanus.index.scalars.grams import gram_lists
 from elanus.model.columns import Column, Mask
 from elanus.model.index import IndexDefinition
 from elanus.model.schema import CollectionSchema, FieldSchema
@@ -295,3 +296,16 @@ def test_boxes_reach_around_the_globe_where_they_must() -> None:
         assert lookup is not None
         assert near.any()
         assert not (near & ~lookup.mask()).any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text("abé", max_size=12), min_size=1, max_size=30), st.integers(1, 4), st.integers(5, 40))
+def test_grams_in_passes_are_those_of_one_pass(texts: list[str], length: int, windows_max: int) -> None:
+    data = b"".join(text.encode() for text in texts)
+    offsets = np.cumsum([0, *(len(text.encode()) for text in texts)])
+    whole = gram_lists(np.frombuffer(data, np.uint8), offsets, length)
+    parts = gram_lists(np.frombuffer(data, np.uint8), offsets, length, windows_max)
+    for one, other in zip(whole, parts, strict=True):
+        assert one.tolist() == other.tolist()
+    expected = {text.encode()[at : at + length] for text in texts for at in range(len(text.encode()) - length + 1)}
+    assert [int(gram) for gram in whole.labels] == sorted(int.from_bytes(gram, "big") for gram in expected)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -20,12 +21,15 @@ from elanus.expr.indexed import Lookup
 from elanus.expr.like import LikePattern, LikeShape
 from elanus.index.scalars.contract import Indexed
 from elanus.index.scalars.file import ScalarFile, trailer_of, value_arrays, written
-from elanus.index.scalars.holders import grouped
+from elanus.index.scalars.holders import Groups, grouped, joined
 from elanus.index.scalars.keyed import KeyedIndex, keyed_arrays
 from elanus.index.scalars.keys import distinct
 from elanus.model.columns import Rows
 
 GRAM_BYTES_MAX: Final = 8
+PASS_WINDOWS_MAX: Final = 1 << 25
+"""Grams that are sorted at once, about 40 bytes of memory each."""
+SAMPLE_WINDOWS: Final = 1 << 16
 LISTS_MAX: Final = 4
 """Lists that are intersected; more of them rule out few texts that these leave."""
 _FIXED_COST: Final = 50_000.0
@@ -47,13 +51,51 @@ def gram_file(index_type: str, indexed: Indexed, lengths: Sequence[int]) -> Sequ
 
 def _gram_arrays(data: npt.NDArray[np.uint8], offsets: Rows, length: int) -> dict[str, npt.NDArray[Any]]:
     """The sections of the grams of one length."""
+    lists, texts = (found := gram_lists(data, offsets, length)).narrowed()
+    return {f"grams_{length}": found.labels, f"gram_starts_{length}": lists, f"gram_texts_{length}": texts}
+
+
+def gram_lists(data: npt.NDArray[np.uint8], offsets: Rows, length: int, windows_max: int = PASS_WINDOWS_MAX) -> Groups:
+    """The grams of texts data[offsets[i]:offsets[i + 1]], as numbers, and the texts that hold each.
+
+    Many are found in several passes over the texts, each for a range of numbers, so that `windows_max` of them are in
+    memory at once."""
     counts = np.maximum(np.diff(offsets) - length + 1, 0)
-    texts = np.repeat(np.arange(len(counts)), counts)
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    cuts = np.searchsorted(ends, np.arange(windows_max, total, windows_max)).tolist()
+    blocks = list(pairwise([0, *cuts, len(counts)]))
+    if len(blocks) == 1:
+        return _grams_of(data, offsets, length, blocks[0])
+    sample = np.sort(_numbers(data, np.linspace(0, len(data) - length, SAMPLE_WINDOWS).astype(np.int64), length))
+    bounds: list[int | None] = np.unique(sample[np.arange(1, len(blocks)) * len(sample) // len(blocks)]).tolist()
+    parts = []
+    for span in pairwise([0, *bounds, None]):
+        found = [_grams_of(data, offsets, length, block, span) for block in blocks]
+        labels = np.concatenate([np.repeat(one.labels, np.diff(one.starts)) for one in found])
+        parts.append(grouped(labels, np.concatenate([one.rows for one in found])))
+    return joined(parts)
+
+
+def _grams_of(
+    data: npt.NDArray[np.uint8],
+    offsets: Rows,
+    length: int,
+    block: tuple[int, int],
+    span: tuple[int | None, int | None] = (0, None),
+) -> Groups:
+    """The grams of some texts, from and to, those in a span of numbers (None: to the end)."""
+    first, last = block
+    counts = np.maximum(np.diff(offsets[first : last + 1]) - length + 1, 0)
+    texts = np.repeat(np.arange(first, last), counts)
     # A text's grams begin at its first byte and at those that follow.
-    starts = np.arange(len(texts)) + np.repeat(offsets[:-1] - np.cumsum(counts) + counts, counts)
-    found = grouped(_numbers(data, starts, length), texts)
-    lists, holders = found.narrowed()
-    return {f"grams_{length}": found.labels, f"gram_starts_{length}": lists, f"gram_texts_{length}": holders}
+    starts = np.arange(len(texts)) + np.repeat(offsets[first:last] - np.cumsum(counts) + counts, counts)
+    numbers = _numbers(data, starts, length)
+    if span != (0, None):
+        low, high = np.uint64(span[0] or 0), np.uint64(span[1] or np.iinfo(np.uint64).max)
+        chosen = np.flatnonzero((numbers >= low) & ((numbers < high) | (span[1] is None)))
+        numbers, texts = numbers[chosen], texts[chosen]
+    return grouped(numbers, texts)
 
 
 def _numbers(data: npt.NDArray[np.uint8], starts: Rows, length: int) -> npt.NDArray[np.uint64]:

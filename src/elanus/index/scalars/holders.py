@@ -6,7 +6,7 @@ possible where every row holds exactly one key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -55,6 +55,13 @@ class Groups(NamedTuple):
         """Starts and rows in as few bytes as hold them."""
         few = len(self.rows) <= np.iinfo(np.uint32).max
         return self.starts.astype(np.uint32 if few else np.int64), self.rows.astype(np.uint32)
+
+
+def joined(parts: Sequence[Groups]) -> Groups:
+    """Groups of ascending labels, one after the other."""
+    counts = np.concatenate([np.diff(part.starts) for part in parts])
+    starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
+    return Groups(np.concatenate([one.labels for one in parts]), starts, np.concatenate([one.rows for one in parts]))
 
 
 def grouped(labels: npt.NDArray[Any], owners: Rows) -> Groups:

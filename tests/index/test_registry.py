@@ -199,9 +199,9 @@ def test_resolution() -> None:
     halves = vector(DataType.FLOAT16_VECTOR)
     assert registry.resolve({"index_type": "IVF_FLAT", "metric_type": "L2"}, halves).params["code"] == "FP16"
     assert not registry.resolve({"index_type": "FLAT", "metric_type": "L2"}, vector()).needs_file
-    assert registry.resolve({"index_type": "AUTOINDEX"}, scalar(DataType.INT64)) == ResolvedIndex(
-        "INVERTED", None, {}, True
-    )
+    for kind, name in ((DataType.INT64, "BITMAP"), (DataType.DOUBLE, "INVERTED"), (DataType.TIMESTAMPTZ, "STL_SORT")):
+        resolved = registry.resolve({"index_type": "AUTOINDEX"}, scalar(kind))
+        assert resolved == ResolvedIndex(name, None, {}, True)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ class Rows:
         found = min((one for one in asked if one is not None), key=lambda one: one.cost, default=None)
         if found is None or not self._always:
             return found
-        return Lookup(found.index_type, -1.0, found.count_max, found.mask, found.known, found.is_exact)
+        return Lookup(found.index_type, -1.0, found.row_estimate, found.mask, found.known, found.is_exact)
 
 
 @cache

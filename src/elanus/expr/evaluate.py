@@ -150,7 +150,7 @@ def _ordered(children: tuple[Tree, ...], scope: Scope) -> list[_Step]:
     """Children in the order in which they are evaluated: answers of indexes, those of few rows first; then the rest as
     it stands, which is cheapest first."""
     steps = [_Step(child, lookup_of(child, scope)) for child in children]
-    return sorted(steps, key=lambda step: scope.count + 1 if step.lookup is None else step.lookup.count_max)
+    return sorted(steps, key=lambda step: scope.count + 1 if step.lookup is None else step.lookup.row_estimate)
 
 
 def _step(step: _Step, scope: Scope) -> Mask:

@@ -30,14 +30,15 @@ INDEXED: Final = _LEAVES.of("index")
 class Lookup:
     """How an index would answer a leaf.
 
-    `cost` is in numeric comparisons, as `tree.cost` counts. `count_max`: no more rows are named. `mask` makes the mask
-    of the rows on which the leaf is TRUE, of all the source's rows; where the answer is not `is_exact`, the leaf has to
-    be evaluated on those rows. `known` makes the mask of the rows on which it is not UNKNOWN; None: everywhere.
+    `cost` is in numeric comparisons, as `tree.cost` counts. `row_estimate`: about so many rows are named. `mask` makes
+    the mask of the rows on which the leaf is TRUE, of all the rows; where the answer is not `is_exact`, of rows
+    on which it may be, and the leaf has to be evaluated there. `known` makes the mask of the rows on which it is not
+    UNKNOWN; None: everywhere.
     """
 
     index_type: str
     cost: float
-    count_max: int
+    row_estimate: int
     mask: Callable[[], Mask]
     known: Callable[[], Mask | None]
     is_exact: bool = True

@@ -174,6 +174,8 @@ def auto_scalar(field: FieldSchema) -> ScalarType:
             return _BY_NAME["RTREE"]
         case DataType.JSON:
             return _BY_NAME["INVERTED"]
+        case kind if (kind in INTEGERS or kind is DataType.VARCHAR) and not field.is_primary:
+            return _BY_NAME["BITMAP"]  # which has lists where values are many
         case kind if kind in NUMBERS or kind is DataType.VARCHAR:
             return _BY_NAME["INVERTED"]
     raise IndexParameterError(f"create auto index on type:{field.data_type.label} is not supported")

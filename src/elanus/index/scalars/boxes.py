@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +20,8 @@ from elanus.expr.geometry import Box, Shapes
 from elanus.expr.indexed import Lookup
 from elanus.expr.tree import IsNull, RowLeaf, Spatial
 from elanus.index.scalars.contract import Indexed
-from elanus.index.scalars.file import VALID, ScalarFile, trailer_of, written
+from elanus.index.scalars.file import trailer_of, written
+from elanus.index.scalars.mapped import MASK_COST, MappedIndex
 from elanus.model.columns import Mask, Rows
 
 Boxes = npt.NDArray[np.float64]
@@ -62,55 +62,31 @@ def _parents(boxes: Boxes) -> Boxes:
     return np.concatenate((lows, highs), axis=1)
 
 
-class BoxIndex:
+class BoxIndex(MappedIndex):
     """A mapped file of `box_file`; implements `contract.ScalarIndex`."""
 
     def __init__(self, data: memoryview) -> None:
-        self.file = ScalarFile(data)
+        super().__init__(data)
         self._rows = self.file.array("rows")
-        count = self.file.trailer.level_count
+        count = self.trailer.level_count
         self._levels = [np.asarray(self.file.array(f"boxes_{number}")) for number in reversed(range(count))]
         top = self._levels[0]
         self._bounds: Box | None = None
         if len(top):
             self._bounds = (*top[:, :2].min(axis=0).tolist(), *top[:, 2:].max(axis=0).tolist())
 
-    @property
-    def index_type(self) -> str:
-        """The concrete type's name."""
-        return self.file.trailer.index_type
-
-    @property
-    def row_count(self) -> int:
-        """Rows of the column."""
-        return self.file.trailer.row_count
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the file."""
-        return len(self.file.data)
-
-    @cached_property
-    def valid(self) -> Mask | None:
-        """Rows that have a shape; None where all."""
-        return self.file.mask(VALID)
-
     def lookup(self, leaf: RowLeaf) -> Lookup | None:
         """See `contract.ScalarIndex`."""
-        count = self.row_count
         if isinstance(leaf, IsNull):
-            return Lookup(self.index_type, count / 16, count, self._null_rows, lambda: None)
+            return self.flags(self.null_rows)
         if not isinstance(leaf, Spatial) or self._bounds is None:
             return None
         box = leaf.test.box(self._bounds)
         if box is None:
             return None
         estimate = self._estimate(box)
-        cost = count / 16 + _CANDIDATE_COST * estimate
-        return Lookup(self.index_type, cost, estimate, lambda: self._meeting(box), lambda: self.valid, is_exact=False)
-
-    def _null_rows(self) -> Mask:
-        return np.zeros(self.row_count, np.bool_) if self.valid is None else ~self.valid
+        cost = MASK_COST * self.row_count + _CANDIDATE_COST * estimate
+        return Lookup(self.index_type, cost, estimate, lambda: self._meeting(box), self.known, is_exact=False)
 
     def _estimate(self, box: Box) -> int:
         """About how many boxes meet this one."""

@@ -24,6 +24,7 @@ from elanus.index.scalars.file import ScalarFile, trailer_of, value_arrays, writ
 from elanus.index.scalars.holders import Groups, grouped, joined
 from elanus.index.scalars.keyed import KeyedIndex, keyed_arrays
 from elanus.index.scalars.keys import distinct
+from elanus.index.scalars.mapped import MASK_COST
 from elanus.model.columns import Rows
 
 GRAM_BYTES_MAX: Final = 8
@@ -123,7 +124,7 @@ class GramIndex(KeyedIndex):
             texts = lists.texts()
             return self.holders.mask(texts[pattern.matches(self.keys.take(texts))])
 
-        cost = _FIXED_COST + _TEXT_COST * lists.count_max + count / 16
+        cost = _FIXED_COST + _TEXT_COST * lists.count_max + MASK_COST * count
         return Lookup(self.index_type, cost, rows, mask, self.known)
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from elanus.index.scalars.contract import Indexed, Places
 from elanus.index.scalars.file import ScalarFile
 from elanus.index.scalars.keys import Distinct
+from elanus.index.scalars.mapped import MASK_COST
 from elanus.index.scalars.values import packed, unpacked
 from elanus.model.columns import Mask, Rows
 
@@ -22,8 +23,6 @@ BITMAP_KEYS_MAX: Final = 256
 """More distinct values get lists of rows."""
 _SCATTER_COST: Final = 3.0
 """Of setting one row, in numeric comparisons."""
-_MASK_COST: Final = 1 / 16
-"""Of a row of a mask that is made and read."""
 _BITS_COST: Final = 1 / 64
 """Of a row of one bitmap."""
 
@@ -122,7 +121,7 @@ class Postings:
         count = self.count(places)
         if self._turned(places, count):
             count = self._row_count - count
-        return _MASK_COST * self._row_count + _SCATTER_COST * count
+        return MASK_COST * self._row_count + _SCATTER_COST * count
 
     def mask(self, places: Places) -> Mask:
         if isinstance(places, range) and self._turned(places, self.count(places)):
@@ -177,7 +176,7 @@ class Bitmaps:
         return int(self._counts[_chosen(places)].sum(dtype=np.int64))
 
     def cost(self, places: Places) -> float:
-        return self._row_count * (_MASK_COST + _BITS_COST * len(places))
+        return self._row_count * (MASK_COST + _BITS_COST * len(places))
 
     def mask(self, places: Places) -> Mask:
         joined: npt.NDArray[np.uint8] = np.bitwise_or.reduce(self._bits[_chosen(places)], axis=0)

@@ -8,8 +8,7 @@ leads to that is not of the index's type is FALSE for a constant of that type, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,15 +20,14 @@ from elanus.expr.like import LikePattern, LikeShape
 from elanus.expr.sets import BoolSet, NumberSet, StringSet, ValueSet
 from elanus.expr.tree import Between, Compare, Contains, Exists, InSet, IsNull, Like, Operand, OperandKind, RowLeaf
 from elanus.index.scalars.contract import Indexed, Places
-from elanus.index.scalars.file import SOLID, VALID, ScalarFile, ScalarTrailer, trailer_of, value_arrays, written
+from elanus.index.scalars.file import SOLID, trailer_of, value_arrays, written
 from elanus.index.scalars.holders import BITMAP_KEYS_MAX, holder_arrays, holders_of
 from elanus.index.scalars.keys import EXACT_MAX, Distinct, distinct, in_relation, members, with_prefix, within
+from elanus.index.scalars.mapped import MappedIndex
 from elanus.model.columns import Mask
 from elanus.model.types import DataType
 
 KEYS: Final = "keys"
-_FLAGS_COST: Final = 1 / 16
-"""Of a row of a mask that is kept as bits."""
 _TEXT_COST: Final = 24.0
 """Of a distinct text that a pattern is matched with."""
 
@@ -46,46 +44,21 @@ def keyed_arrays(indexed: Indexed, found: Distinct, bitmap_keys_max: int = -1) -
     return {**value_arrays(KEYS, found.keys), **holder_arrays(indexed, found, bitmap_keys_max)}
 
 
-class KeyedIndex:
+class KeyedIndex(MappedIndex):
     """A mapped file of `keyed_file`; implements `contract.ScalarIndex`."""
 
     def __init__(self, data: memoryview) -> None:
-        self.file = ScalarFile(data)
+        super().__init__(data)
         self.keys = self.file.values(KEYS)
         self.holders = holders_of(self.file)
-
-    @property
-    def trailer(self) -> ScalarTrailer:
-        """What the file says of itself."""
-        return self.file.trailer
-
-    @property
-    def index_type(self) -> str:
-        """The concrete type's name."""
-        return self.trailer.index_type
-
-    @property
-    def row_count(self) -> int:
-        """Rows of the column."""
-        return self.trailer.row_count
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the file."""
-        return len(self.file.data)
-
-    @cached_property
-    def valid(self) -> Mask | None:
-        """Rows whose field is not NULL; None where all."""
-        return self.file.mask(VALID)
 
     def lookup(self, leaf: RowLeaf) -> Lookup | None:
         """See `contract.ScalarIndex`."""
         match leaf:
             case IsNull():
-                return self._flags(self._null_rows)
+                return self.flags(self.null_rows)
             case Exists(operand):
-                return self._flags(self._solid_rows) if self._is_about(operand) and self.file.has(SOLID) else None
+                return self.flags(self._solid_rows) if self._is_about(operand) and self.file.has(SOLID) else None
             case Compare(operand) | Between(operand) | InSet(operand) | Like(operand) if not self.trailer.is_list:
                 return self._of_places(leaf) if self._is_about(operand) else None
             case Contains(operand, values) if self.trailer.is_list and values and self._is_about(operand):
@@ -96,14 +69,6 @@ class KeyedIndex:
         if self.trailer.path is None:
             return operand.kind is OperandKind.FIELD
         return operand.kind is OperandKind.JSON and operand.path == self.trailer.path
-
-    # --- rows told apart by flags -----------------------------------------------------------------------------------
-    def _flags(self, mask: Callable[[], Mask]) -> Lookup:
-        count = self.row_count
-        return Lookup(self.index_type, _FLAGS_COST * count, count, mask, lambda: None)
-
-    def _null_rows(self) -> Mask:
-        return np.zeros(self.row_count, np.bool_) if self.valid is None else ~self.valid
 
     def _solid_rows(self) -> Mask:
         solid = self.file.mask(SOLID)
@@ -122,10 +87,6 @@ class KeyedIndex:
         return Lookup(
             self.index_type, holders.cost(places), holders.count(places), lambda: holders.mask(places), self.known
         )
-
-    def known(self) -> Mask | None:
-        """Rows on which a comparison is not UNKNOWN."""
-        return self.valid
 
     def _places(self, leaf: Compare | Between | InSet) -> Places | None:
         """The keys on which the leaf is TRUE; None where they do not tell."""
@@ -192,11 +153,11 @@ class KeyedIndex:
         spans = [in_relation(self.keys, "==", _key(value)) for value in leaf.values]
         if not leaf.every:
             return self.answer(np.unique(np.array([place for span in spans for place in span], np.int64)))
-        answers = sorted((self.answer(span) for span in spans), key=lambda one: one.count_max)
+        answers = sorted((self.answer(span) for span in spans), key=lambda one: one.row_estimate)
         return Lookup(
             self.index_type,
             sum(one.cost for one in answers),
-            answers[0].count_max,
+            answers[0].row_estimate,
             lambda: np.logical_and.reduce([one.mask() for one in answers]),
             self.known,
         )

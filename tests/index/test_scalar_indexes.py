@@ -177,6 +177,9 @@ LEAF = st.one_of(
     st.builds(
         "{} in {}".format, st.sampled_from(["few", "many", "doc['n']"]), st.lists(NUMBER, max_size=6).map(joined)
     ),
+    st.integers(1, 900).map(lambda count: f"few in {list(range(count))}"),
+    st.integers(1, 900).map(lambda count: f"many in {columns()[102].values[:count].tolist()}"),
+    st.integers(200, 700).map(lambda count: f"word in {[f'ab{number:04d}' for number in range(count)]}"),
     st.builds("many == {}".format, st.sampled_from([0, 1]).map(lambda place: int(columns()[102].values[place]))),
     st.builds(
         "{} like '{}{}{}'".format,

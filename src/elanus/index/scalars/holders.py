@@ -19,9 +19,9 @@ from elanus.index.scalars.mapped import MASK_COST
 from elanus.index.scalars.values import packed, unpacked
 from elanus.model.columns import Mask, Rows
 
-BITMAP_KEYS_MAX: Final = 256
-"""More distinct values get lists of rows."""
-_SCATTER_COST: Final = 3.0
+BITMAP_KEYS_MAX: Final = 64
+"""More distinct values get lists of rows: bitmaps of so many take twice the room, and few rows are soon listed."""
+SCATTER_COST: Final = 3.0
 """Of setting one row, in numeric comparisons."""
 _BITS_COST: Final = 1 / 64
 """Of a row of one bitmap."""
@@ -121,7 +121,7 @@ class Postings:
         count = self.count(places)
         if self._turned(places, count):
             count = self._row_count - count
-        return MASK_COST * self._row_count + _SCATTER_COST * count
+        return MASK_COST * self._row_count + SCATTER_COST * count
 
     def mask(self, places: Places) -> Mask:
         if isinstance(places, range) and self._turned(places, self.count(places)):

@@ -1,15 +1,15 @@
 """The index of distinct values: keys in order, the rows that hold each, and what leaves of a filter make of them.
 
 A comparison is a span of keys, membership some of them, LIKE a span (a prefix), or the texts that pass among those that
-can (`grams`) or among all distinct ones. Answers are exact: whatever a JSON path
-leads to that is not of the index's type is FALSE for a constant of that type, and what cannot be told from the keys
-(whole numbers that doubles cannot hold, constants of another type) is not answered.
+can (`grams`) or among all distinct ones. Answers are exact: whatever a JSON path leads to that is not of the index's
+type is FALSE for a constant of that type. What cannot be told from the keys (whole numbers that doubles cannot hold,
+constants of another type) is not answered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,19 @@ from elanus.expr.sets import BoolSet, NumberSet, StringSet, ValueSet
 from elanus.expr.tree import Between, Compare, Contains, Exists, InSet, IsNull, Like, Operand, OperandKind, RowLeaf
 from elanus.index.scalars.contract import Indexed, Places
 from elanus.index.scalars.file import SOLID, trailer_of, value_arrays, written
-from elanus.index.scalars.holders import BITMAP_KEYS_MAX, holder_arrays, holders_of
+from elanus.index.scalars.holders import BITMAP_KEYS_MAX, SCATTER_COST, holder_arrays, holders_of
 from elanus.index.scalars.keys import EXACT_MAX, Distinct, distinct, in_relation, members, with_prefix, within
-from elanus.index.scalars.mapped import MappedIndex
+from elanus.index.scalars.mapped import MASK_COST, MappedIndex
 from elanus.model.columns import Mask
 from elanus.model.types import DataType
 
 KEYS: Final = "keys"
 _TEXT_COST: Final = 24.0
 """Of a distinct text that a pattern is matched with."""
+_MEMBER_COST: Final = 400.0
+"""Of finding a constant among the keys."""
+_MEMBERS_FOUND_MAX: Final = 256
+"""So many are looked for while the price is asked; of more it is estimated."""
 
 
 def keyed_file(index_type: str, indexed: Indexed, *, has_bitmaps: bool = False) -> Sequence[memoryview]:
@@ -78,6 +82,8 @@ class KeyedIndex(MappedIndex):
     def _of_places(self, leaf: Compare | Between | InSet | Like) -> Lookup | None:
         if isinstance(leaf, Like):
             return self._like(leaf.pattern)
+        if isinstance(leaf, InSet) and _is_large(leaf.values):
+            return self._of_many(leaf.values) if self._fits_all(leaf.values) else None
         places = self._places(leaf)
         return None if places is None else self.answer(places)
 
@@ -87,6 +93,13 @@ class KeyedIndex(MappedIndex):
         return Lookup(
             self.index_type, holders.cost(places), holders.count(places), lambda: holders.mask(places), self.known
         )
+
+    def _of_many(self, wanted: NumberSet | StringSet) -> Lookup:
+        """The rows that hold one of many constants, which are not looked for before."""
+        members_max = min(len(wanted.values), len(self.keys))
+        rows = min(self.row_count, members_max * -(-self.row_count // max(1, len(self.keys))))
+        cost = _MEMBER_COST * len(wanted.values) + MASK_COST * self.row_count + SCATTER_COST * rows
+        return Lookup(self.index_type, cost, rows, lambda: self.holders.mask(members(self.keys, wanted)), self.known)
 
     def _places(self, leaf: Compare | Between | InSet) -> Places | None:
         """The keys on which the leaf is TRUE; None where they do not tell."""
@@ -161,6 +174,10 @@ class KeyedIndex(MappedIndex):
             lambda: np.logical_and.reduce([one.mask() for one in answers]),
             self.known,
         )
+
+
+def _is_large(wanted: ValueSet) -> TypeGuard[NumberSet | StringSet]:
+    return not isinstance(wanted, BoolSet) and len(wanted.values) > _MEMBERS_FOUND_MAX
 
 
 def _key(value: Any) -> Any:

@@ -68,6 +68,7 @@ class Roles:
             growing_idle_s=settings.segment.flush_idle_s,
             free_bytes_min=settings.storage.free_bytes_min,
             retention_ms=settings.compaction.retention_ms,
+            interim_indexes=settings.index.interim_enabled,
         )
         return StreamingNode(node_id, storage, footing.log, self.execution, limits, footing.events)
 

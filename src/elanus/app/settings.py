@@ -151,6 +151,10 @@ class IndexSettings(Section, frozen=True, kw_only=True):
         int,
         Meta(ge=0, le=1024, description="Threads of one index build; 0 means every core."),
     ] = 0
+    interim_enabled: Annotated[
+        bool,
+        Meta(description="Whether a large growing segment that is searched gets an index of its own until its flush."),
+    ] = True
 
 
 class ComputeSettings(Section, frozen=True, kw_only=True):

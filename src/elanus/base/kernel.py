@@ -9,6 +9,7 @@ where there is no such folder it is compiled again by each process.
 from __future__ import annotations
 
 import os
+import threading
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -80,6 +81,7 @@ class Kernel(Part[P, R]):
         super().__init__(body)
         self.twin = twin
         self._chosen: Callable[..., R] | None = None if is_compiled() else twin
+        self._is_begun = False
 
     @property
     def is_ready(self) -> bool:
@@ -89,6 +91,13 @@ class Kernel(Part[P, R]):
     def now(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """By the loop where it is ready, else by the twin: nothing is loaded and nothing compiled for this call."""
         return (self._chosen or self.twin)(*args, **kwargs)
+
+    def soon(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The same, and from the first call on a thread makes the loop ready for later ones."""
+        if self._chosen is None and not self._is_begun:
+            self._is_begun = True
+            threading.Thread(target=self, args=args, kwargs=kwargs, name="compiling", daemon=True).start()
+        return self.now(*args, **kwargs)
 
     def compiled(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The loop, compiled, for tests."""

@@ -2,7 +2,9 @@
 
 The file is arrays (`file.write_arrays`): `dimensions` uint32 (d,), distinct and ascending; the i-th owns the postings
 [starts[i], starts[i + 1]) of `rows` int32 and `weights` float32, and the blocks from blocks[i] on of `block_maxima`
-float32. All of it is mapped, nothing is copied.
+float32. A dimension that many of the rows have is *dense*, number `dense` int32 (d,) or else -1: it also has `codes`
+uint8 (dense, n), `steps` float32 (dense,) and `splits` int32 (dense, windows + 1), as `compiled.postings` says. All of
+it is mapped, nothing is copied.
 
 A search finds the same rows with the same scores as a plain product, whichever `inverted_index_algo` was chosen:
 DAAT_MAXSCORE and DAAT_WAND leave out what cannot be among the best, TAAT_NAIVE adds everything up. Two parameters trade
@@ -21,7 +23,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from elanus.base.errors import check
-from elanus.index.compiled.postings import BLOCK, Lists, Terms, Wanted, best_rows
+from elanus.index.compiled.postings import BLOCK, CODE_MAX, WINDOW, Lists, Terms, Wanted, best_rows
 from elanus.index.complete import CompleteIndex
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, Rows, SearchParams, VectorIndex
 from elanus.index.declaration import Declaration
@@ -37,13 +39,17 @@ ALGORITHMS: Final = ("DAAT_MAXSCORE", "DAAT_WAND", "TAAT_NAIVE")
 CANDIDATES_FACTOR: Final = 10
 """Rows chosen for each one wanted where part of the query has no say in it."""
 
+DENSE_SHARE: Final = 1 / 12
+"""Share of the rows from which a dimension is dense: its codes take at most 1.5 times the bytes of its postings."""
+
 CALL_US: Final = 60.0
 WINDOW_TERM_NS: Final = 4.0
 POSTING_NS: Final = 1.5
+CODE_NS: Final = 0.12
 LOOKED_UP_NS: Final = 60.0
 COMPILING_US: Final = 5e6
-"""Cost of one query; for each row of the column and 1000 terms; for each posting of its terms; for each row and term
-where rows are looked up; of the first search of a process."""
+"""Cost of one query; for each row of the column and 1000 terms; for each posting of its terms, or for each row of the
+column where a term is dense; for each row and term where rows are looked up; of the first search of a process."""
 
 
 class _Query(NamedTuple):
@@ -52,14 +58,19 @@ class _Query(NamedTuple):
     starts: Rows
     stops: Rows
     blocks: Rows
+    dense: Rows
+    steps: np.ndarray
     weights: np.ndarray
 
-    @property
-    def posting_count(self) -> int:
-        return int((self.stops - self.starts).sum())
+    def lists_ns(self, row_count: int) -> float:
+        """What going through the lists costs."""
+        sparse = self.dense < 0
+        postings = float((self.stops - self.starts)[sparse].sum()) * POSTING_NS
+        codes = np.count_nonzero(~sparse) * row_count * CODE_NS
+        return postings + codes + row_count * len(self.weights) * WINDOW_TERM_NS / 1000
 
     def only(self, chosen: np.ndarray) -> _Query:
-        return _Query(self.starts[chosen], self.stops[chosen], self.blocks[chosen], self.weights[chosen])
+        return _Query(*(column[chosen] for column in self))
 
 
 class PostingsIndex(CompleteIndex):
@@ -74,10 +85,10 @@ class PostingsIndex(CompleteIndex):
         self.size_bytes = len(data)
         self._prunes = trailer.params["inverted_index_algo"] != "TAAT_NAIVE"
         self._is_negative = bool(trailer.params["is_negative"])
-        self._dimensions, self._starts, self._blocks, rows, weights, maxima = (
+        self._dimensions, self._starts, self._blocks, rows, weights, maxima, self._dense, self._steps, codes, splits = (
             read_array(data, trailer, name) for name in _SECTIONS
         )
-        self._lists = Lists(rows, weights, maxima, trailer.row_count)
+        self._lists = Lists(rows, weights, maxima, codes, splits, trailer.row_count)
 
     def search(self, queries: np.ndarray, k: int, mask: RowMask | None, params: SearchParams) -> Found:
         """See the contract and `CompleteIndex`; `queries` are packed as `sparse` says."""
@@ -97,11 +108,8 @@ class PostingsIndex(CompleteIndex):
     def queries_cost_us(self, queries: np.ndarray, mask: RowMask | None) -> float:
         """See `CompleteIndex`."""
         known = [self._terms(packed) for packed in queries]
-        costs = (min(self._lists_ns(query), self._rows_ns(query, mask)) for query in known)
+        costs = (min(query.lists_ns(self.row_count), self._rows_ns(query, mask)) for query in known)
         return CALL_US * len(known) + sum(costs) / 1000 + (0 if best_rows.is_ready else COMPILING_US)
-
-    def _lists_ns(self, query: _Query) -> float:
-        return query.posting_count * POSTING_NS + self.row_count * len(query.weights) * WINDOW_TERM_NS / 1000
 
     def _rows_ns(self, query: _Query, mask: RowMask | None) -> float:
         return float("inf") if mask is None else mask.count * len(query.weights) * LOOKED_UP_NS
@@ -112,7 +120,10 @@ class PostingsIndex(CompleteIndex):
         known = np.flatnonzero(at < len(self._dimensions))
         known = known[self._dimensions[at[known]] == dimensions[known]]
         at = at[known]
-        return _Query(self._starts[at], self._starts[at + 1], self._blocks[at], weights[known].astype(np.float64))
+        asked, dense = weights[known].astype(np.float64), self._dense[at].astype(np.int64)
+        steps = np.zeros(len(at))
+        steps[dense >= 0] = self._steps[dense[dense >= 0]]
+        return _Query(self._starts[at], self._starts[at + 1], self._blocks[at], dense, steps * asked, asked)
 
     def _search_one(self, query: _Query, k: int, mask: RowMask | None, params: SearchParams) -> Found:
         heavy = query.only(_heaviest(query.weights, _number(params, "drop_ratio_search", 0.0)))
@@ -120,7 +131,7 @@ class PostingsIndex(CompleteIndex):
             wanted = Wanted(min(CANDIDATES_FACTOR * k, self.row_count), -np.inf, np.inf, _kept(mask))
             candidates = np.sort(self._best(heavy, wanted, params)[1]).astype(np.int64)
             return self._best_among(query, candidates, k, params)
-        if mask is not None and self._rows_ns(query, mask) < self._lists_ns(query):
+        if mask is not None and self._rows_ns(query, mask) < query.lists_ns(self.row_count):
             return self._best_among(query, mask.rows, k, params)
         floor, ceiling = (float(np.float32(_number(params, name, end))) for name, end in _RANGE)
         wanted = Wanted(min(k, self.row_count), floor, ceiling, _kept(mask))
@@ -151,7 +162,10 @@ class PostingsIndex(CompleteIndex):
         return best_of(scores[chosen], rows[chosen], k, self.metric)
 
 
-_SECTIONS: Final = ("dimensions", "starts", "blocks", "rows", "weights", "block_maxima")
+_SECTIONS: Final = (
+    *("dimensions", "starts", "blocks", "rows", "weights", "block_maxima"),
+    *("dense", "steps", "codes", "splits"),
+)
 _RANGE: Final = (("radius", -np.inf), ("range_filter", np.inf))
 
 
@@ -189,7 +203,29 @@ def _postings(column: SparseVectors) -> dict[str, np.ndarray]:
     maxima = (
         np.maximum.reduceat(weights, np.repeat(starts[:-1], block_counts) + within * BLOCK) if len(weights) else weights
     )
-    return dict(zip(_SECTIONS, (ordered[first], starts, blocks, rows[order], weights, maxima), strict=True))
+    rows = rows[order]
+    sections = (ordered[first], starts, blocks, rows, weights, maxima, *_dense(starts, rows, weights, len(column)))
+    return dict(zip(_SECTIONS, sections, strict=True))
+
+
+def _dense(starts: Rows, rows: np.ndarray, weights: Floats, row_count: int) -> tuple[np.ndarray, ...]:
+    """The sections of dense dimensions; there are none where weights may be negative."""
+    counts = np.diff(starts)
+    is_dense = counts >= max(1.0, DENSE_SHARE * row_count)
+    if len(weights) and weights.min() < 0:
+        is_dense[:] = False
+    chosen = np.flatnonzero(is_dense)
+    numbers = np.where(is_dense, np.cumsum(is_dense) - 1, -1).astype(np.int32)
+    steps = np.empty(len(chosen), np.float32)
+    codes = np.zeros((len(chosen), row_count), np.uint8)
+    windows = np.arange(0, row_count + WINDOW, WINDOW)
+    splits = np.empty((len(chosen), len(windows)), np.int32)
+    for place, one in enumerate(chosen):
+        own, its = rows[starts[one] : starts[one + 1]], weights[starts[one] : starts[one + 1]]
+        steps[place] = np.nextafter(its.max() / np.float32(CODE_MAX), np.float32(np.inf))
+        codes[place, own] = np.clip(np.ceil(its / steps[place]), 1, CODE_MAX)
+        splits[place] = np.searchsorted(own, windows)
+    return numbers, steps, codes, splits
 
 
 class SparseInverted(Declaration):

@@ -24,6 +24,7 @@ from elanus.model.columns import Batch, Column, Mask, Rows, Values
 from elanus.model.schema import CollectionSchema, FieldSchema
 from elanus.model.timestamp import TIMESTAMP_MAX
 from elanus.segment.deletes import Deletes, Timestamps, hide
+from elanus.segment.interim import InterimHeads
 from elanus.segment.keys import KeyRuns
 from elanus.segment.reader import Visibility, missing_column, visible_rows
 from elanus.segment.searchable import DENSE_TYPES, searchable
@@ -110,6 +111,7 @@ class GrowingSegment:
         self._searchable: dict[int, Vectors | ScoredVectors] = {}
         self._keys = KeyRuns()
         self.masks = PrefixMasks()
+        self.interim = InterimHeads()
 
     def append(self, batch: Batch, partition_ids: Rows, timestamp: int, position: Position) -> None:
         """Add the rows of one record. Fields the batch lacks (older schema) get their default or null."""
@@ -284,7 +286,7 @@ class GrowingReader:
         return self._segment.vectors(field_id, self._row_count)
 
     def index(self, field_id: int) -> VectorIndex | None:
-        return None
+        return self._segment.interim.index(field_id, self.vectors(field_id))
 
     def find(self, keys: Values) -> tuple[Rows, Rows]:
         probes, rows = self._segment.find(keys)

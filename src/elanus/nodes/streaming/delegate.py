@@ -34,11 +34,13 @@ from elanus.model.reads import Found, Hits, ShardRead
 from elanus.model.types import ConsistencyLevel
 from elanus.nodes.contracts import DeleteRange, Query, SegmentLoad, SegmentRead
 from elanus.nodes.streaming.channel import Channel
+from elanus.nodes.streaming.interim import InterimBuilds
 from elanus.nodes.streaming.shard import Shard, View
 from elanus.search.execute import Execution
 from elanus.search.found import merged
 from elanus.search.group import merge_searched
-from elanus.segment.reader import Reader, Visibility
+from elanus.segment.growing import GrowingReader
+from elanus.segment.reader import Visibility
 
 BOUNDED_STALENESS_S: Final = 5.0
 READ_ATTEMPTS_MAX: Final = 5
@@ -94,13 +96,20 @@ class Delegator:
     """Serves the shards of one channel."""
 
     def __init__(
-        self, clock: Clock, channel: Channel, evidence: Evidence, nodes: Mapping[int, Query], execution: Execution
+        self,
+        clock: Clock,
+        channel: Channel,
+        evidence: Evidence,
+        nodes: Mapping[int, Query],
+        execution: Execution,
+        interims: InterimBuilds,
     ) -> None:
         self._clock = clock
         self._channel = channel
         self._evidence = evidence
         self._nodes = nodes
         self._execution = execution
+        self._interims = interims
         self._sent: dict[tuple[int, str, int], Position] = {}
         self._suspect: dict[int, float] = {}
         self._turn = 0
@@ -128,7 +137,7 @@ class Delegator:
     async def _read(
         self,
         read: ShardRead,
-        growing: Callable[[Shard, list[Reader], ShardRead, Visibility], Awaitable[R]],
+        growing: Callable[[Shard, list[GrowingReader], ShardRead, Visibility], Awaitable[R]],
         sealed: Callable[[Query, SegmentRead], Awaitable[R]],
     ) -> tuple[Shard, list[R]]:
         for _ in range(READ_ATTEMPTS_MAX):
@@ -186,7 +195,7 @@ class Delegator:
         self,
         shard: Shard,
         read: ShardRead,
-        growing: Callable[[Shard, list[Reader], ShardRead, Visibility], Awaitable[R]],
+        growing: Callable[[Shard, list[GrowingReader], ShardRead, Visibility], Awaitable[R]],
         sealed: Callable[[Query, SegmentRead], Awaitable[R]],
     ) -> list[R]:
         with shard.pin() as view:
@@ -195,7 +204,9 @@ class Delegator:
             _check_readable(view, read)
             timestamp = read.at_timestamp or shard.last_timestamp
             visibility = _visibility(shard, view, read, timestamp)
-            readers: list[Reader] = [] if read.ignore_growing else [s.reader() for s in view.growing if s.row_count]
+            readers: list[GrowingReader] = (
+                [] if read.ignore_growing else [s.reader() for s in view.growing if s.row_count]
+            )
             through = max(view.manifest.flushed_through, shard.deletes.last or ORIGIN)
             by_node = self._segments_by_node(view, visibility)
             narrowed = msgspec.structs.replace(
@@ -302,12 +313,14 @@ class Delegator:
 
     # --- the growing part -------------------------------------------------------------------------------------------
     async def _search_growing(
-        self, shard: Shard, readers: list[Reader], read: ShardRead, visibility: Visibility
+        self, shard: Shard, readers: list[GrowingReader], read: ShardRead, visibility: Visibility
     ) -> Hits:
+        assert read.vector is not None
+        self._interims.consider(readers, read.vector)
         return await self._execution.search(readers, read, shard.schema, visibility)
 
     async def _query_growing(
-        self, shard: Shard, readers: list[Reader], read: ShardRead, visibility: Visibility
+        self, shard: Shard, readers: list[GrowingReader], read: ShardRead, visibility: Visibility
     ) -> Found:
         return await self._execution.query(readers, read, shard.schema, visibility)
 

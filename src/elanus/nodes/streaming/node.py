@@ -43,6 +43,7 @@ from elanus.nodes.streaming.channel import Channel
 from elanus.nodes.streaming.delegate import Delegator, Evidence
 from elanus.nodes.streaming.flush import Flusher, Storage, replay_position
 from elanus.nodes.streaming.follow import Following
+from elanus.nodes.streaming.interim import InterimBuilds
 from elanus.nodes.streaming.shard import Shard
 from elanus.nodes.terms import HighestTerm
 from elanus.search.execute import Execution
@@ -57,7 +58,7 @@ class StreamingLimits(msgspec.Struct, frozen=True):
     """`growing_bytes_max`: a growing segment of that size is sealed. `growing_bytes_stop`: with so much growing data in
     one shard, writes are refused as retriable; so they are while the disk has less than `free_bytes_min` room.
     `growing_idle_s`: growing rows without company for so long are sealed. `retention_ms`: deleted rows stay readable
-    so long for reads at an older timestamp."""
+    so long for reads at an older timestamp. `interim_indexes`: whether large growing segments get some."""
 
     growing_bytes_max: int
     growing_bytes_stop: int
@@ -65,6 +66,7 @@ class StreamingLimits(msgspec.Struct, frozen=True):
     free_bytes_min: int
     retention_ms: int
     deletes_max: int = 1_000_000
+    interim_indexes: bool = True
 
 
 class _Owned:
@@ -113,6 +115,7 @@ class StreamingNode:
         self._flush_through: dict[str, Position] = {}
         self._idling: set[str] = set()
         self._terms = HighestTerm()
+        self._interims = InterimBuilds(storage.doors, events, enabled=limits.interim_indexes)
 
     def connect(self, coordinator: Coordinator, nodes: Mapping[int, Query]) -> None:
         """Give the node its peers; before any channel is assigned."""
@@ -185,7 +188,8 @@ class StreamingNode:
         doors = self._storage.doors
         channel = Channel(doors, pchannel, self._coordinator, self)
         evidence = Evidence(doors.clock, lambda: self._current_term(pchannel))
-        return _Owned(channel, Delegator(doors.clock, channel, evidence, self._nodes, self._execution))
+        delegator = Delegator(doors.clock, channel, evidence, self._nodes, self._execution, self._interims)
+        return _Owned(channel, delegator)
 
     async def _current_term(self, pchannel: str) -> int:
         """The term under which somebody may have acknowledged. A higher one that was given to this very node is still

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elanus.base.errors import check
-from elanus.base.limits import MIB
+from elanus.base.limits import KIB
 from elanus.index.binary import BinaryVectors
 from elanus.index.calibrate import RANKS, Sample, calibrate, effort_for, sample_rows
 from elanus.index.codes import quiet_clustering
@@ -36,8 +36,8 @@ ROUND_MASK: Final = np.uint8(0b00010001)
 SEARCH_US: Final = 20.0
 ROW_NS: Final = 1.5
 WORD_NS: Final = 0.4
-PLAIN_FACTOR: Final = 6.0
-COMPILED_BYTES_MIN: Final = 8 * MIB
+PLAIN_FACTOR: Final = 10.0
+COMPILED_BYTES_MIN: Final = 512 * KIB
 """Cost of one query; for each row or centroid that is compared, and each 64 bits of it; how much more without numba.
 Measured at 20k rows of 384 bits. A smaller file is not worth the memory that numba takes: see `Kernel.now`."""
 
@@ -63,12 +63,9 @@ class BinaryLists:
         if wanted.k and len(queries):
             ask = nearest_bits.soon if self._lists.vectors.nbytes >= COMPILED_BYTES_MIN else nearest_bits.now
             near, rows, counts = ask(self._lists, _words(queries), wanted)
-            absent = np.arange(wanted.k) >= counts[:, None]
-            rows = np.where(absent, -1, rows)
-            distances = np.where(absent, np.float32(np.inf), -near)
-            order = np.lexsort((rows, distances), axis=-1)
-            answer.rows[:, : wanted.k] = np.take_along_axis(rows, order, axis=1)
-            answer.scores[:, : wanted.k] = np.take_along_axis(distances, order, axis=1)
+            for place, count in enumerate(counts.tolist()):
+                answer.rows[place, :count] = rows[place, :count]
+                np.negative(near[place, :count], out=answer.scores[place, :count])
         return answer
 
 

@@ -194,7 +194,8 @@ def _answer_exactly(
 
 def _ties_ordered(found: Found, metric: Metric) -> Found:
     """Equal scores by row; indexes leave them as they met them."""
-    if not (found.scores[:, 1:] == found.scores[:, :-1]).any():
+    tied = found.scores[:, 1:] == found.scores[:, :-1]
+    if not (tied & (found.rows[:, 1:] < found.rows[:, :-1])).any():
         return found
     badness = -found.scores if metric.larger_is_better else found.scores
     rows = np.where(found.rows < 0, np.iinfo(np.int64).max, found.rows)

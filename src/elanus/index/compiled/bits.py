@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elanus.base.kernel import kernel, part
-from elanus.index.compiled.heap import push
+from elanus.index.compiled.heap import order, push
 
 Words = npt.NDArray[np.uint64]
 Floats32 = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ class Wanted(NamedTuple):
 
 
 Nearest = tuple[Floats32, Ints32, Ints64]
-"""Negated distances and rows (q, k) in no order, and how many each query has."""
+"""Negated distances and rows (q, k), best first, and how many each query has."""
 
 
 def nearest_bits_numpy(lists: BitLists, queries: Words, wanted: Wanted) -> Nearest:
@@ -108,5 +108,6 @@ def nearest_bits(lists: BitLists, queries: Words, wanted: Wanted) -> Nearest:
                     near = _near(lists.vectors[at], query, wanted.is_jaccard)
                     if count < wanted.k or near >= scores[place, 0]:
                         count = push(scores[place], rows[place], count, near, row)
+        order(scores[place], rows[place], count)
         counts[place] = count
     return scores, rows, counts

@@ -170,7 +170,8 @@ def _bound_window(lists: Lists, terms: Terms, begins: Ints64, ends: Ints64, boun
 
 class Scratch(NamedTuple):
     """What a kernel works with: of each term its postings [begins, ends) in the window, what it can add there, and
-    whether it is not essential; of each row of the window its sum, 0 between windows; places noted and found."""
+    whether it is not essential; of each row of the window its sum, 0 between windows; places noted and found; the heap
+    of the best rows so far."""
 
     begins: Ints64
     ends: Ints64
@@ -179,13 +180,8 @@ class Scratch(NamedTuple):
     sums: Floats32
     noted: Ints32
     found: Ints32
-
-
-class Heap(NamedTuple):
-    """The best rows so far, the worst of them first."""
-
-    scores: Floats32
-    rows: Ints32
+    kept_scores: Floats32
+    kept_rows: Ints32
 
 
 @part
@@ -367,22 +363,20 @@ def _enter(lists: Lists, terms: Terms, window: int, scratch: Scratch) -> None:
 
 
 @part
-def _offer(
-    lists: Lists, terms: Terms, scratch: Scratch, heap: Heap, count: int, row: int, limits: tuple[float, float]
-) -> int:
+def _offer(lists: Lists, terms: Terms, scratch: Scratch, count: int, row: int, limits: tuple[float, float]) -> int:
     """Put a row into the heap if its score is within the limits, which are above and up to; returns the new count."""
     score = _exact(lists, terms, scratch.begins, scratch.ends, row)
     if score > limits[0] and score <= limits[1]:
-        return push(heap.scores, heap.rows, count, score, row)
+        return push(scratch.kept_scores, scratch.kept_rows, count, score, row)
     return count
 
 
 @part
-def _race(lists: Lists, terms: Terms, wanted: Wanted, window: int, scratch: Scratch, heap: Heap, count: int) -> int:
+def _race(lists: Lists, terms: Terms, wanted: Wanted, window: int, scratch: Scratch, count: int) -> int:
     """The rows of one window with a score above 0 that are among the best; returns the heap's new count."""
     least = max(wanted.floor, 0.0)
     if count == wanted.k:
-        least = max(least, np.float64(heap.scores[0]))
+        least = max(least, np.float64(scratch.kept_scores[0]))
     _bound_window(lists, terms, scratch.begins, scratch.ends, scratch.bounds)
     order = np.argsort(scratch.bounds)
     weak_count = _mark_weak(order, least, scratch)
@@ -411,9 +405,9 @@ def _race(lists: Lists, terms: Terms, wanted: Wanted, window: int, scratch: Scra
             rest -= scratch.bounds[term]
     for place in scratch.found[:places]:
         if scratch.sums[place] * slack > least:
-            count = _offer(lists, terms, scratch, heap, count, window + place, (least, wanted.ceiling))
+            count = _offer(lists, terms, scratch, count, window + place, (least, wanted.ceiling))
             if count == wanted.k:
-                least = max(least, np.float64(heap.scores[0]))
+                least = max(least, np.float64(scratch.kept_scores[0]))
     if few:
         for place in scratch.noted[:noted]:
             scratch.sums[place] = 0
@@ -423,9 +417,9 @@ def _race(lists: Lists, terms: Terms, wanted: Wanted, window: int, scratch: Scra
 
 
 @part
-def _take_all(lists: Lists, terms: Terms, wanted: Wanted, window: int, scratch: Scratch, heap: Heap, count: int) -> int:
+def _take_all(lists: Lists, terms: Terms, wanted: Wanted, window: int, scratch: Scratch, count: int) -> int:
     """The same with every row that any term has, whatever its score."""
-    least = max(wanted.floor, np.float64(heap.scores[0])) if count == wanted.k else wanted.floor
+    least = max(wanted.floor, np.float64(scratch.kept_scores[0])) if count == wanted.k else wanted.floor
     places = 0
     for term in range(len(terms.starts)):
         for at in range(scratch.begins[term], scratch.ends[term]):
@@ -436,9 +430,9 @@ def _take_all(lists: Lists, terms: Terms, wanted: Wanted, window: int, scratch: 
     for place in scratch.found[:places]:
         scratch.sums[place] = 0
         if len(wanted.keep) == 0 or wanted.keep[window + place]:
-            count = _offer(lists, terms, scratch, heap, count, window + place, (least, wanted.ceiling))
+            count = _offer(lists, terms, scratch, count, window + place, (least, wanted.ceiling))
             if count == wanted.k:
-                least = max(least, np.float64(heap.scores[0]))
+                least = max(least, np.float64(scratch.kept_scores[0]))
     return count
 
 
@@ -454,15 +448,17 @@ def best_rows(lists: Lists, terms: Terms, wanted: Wanted) -> Best:
         np.zeros(WINDOW, np.float32),
         np.empty(WINDOW + 1, np.int32),
         np.empty(WINDOW + 1, np.int32),
+        np.empty(wanted.k, np.float32),
+        np.empty(wanted.k, np.int32),
     )
-    heap, count = Heap(np.empty(wanted.k, np.float32), np.empty(wanted.k, np.int32)), 0
+    count = 0
     if terms.prunes:
         for window in range(0, lists.row_count, WINDOW):
             _enter(lists, terms, window, scratch)
-            count = _race(lists, terms, wanted, window, scratch, heap, count)
+            count = _race(lists, terms, wanted, window, scratch, count)
     if not terms.prunes or (count < wanted.k and wanted.floor < 0):
         count = 0
         for window in range(0, lists.row_count, WINDOW):
             _enter(lists, terms, window, scratch)
-            count = _take_all(lists, terms, wanted, window, scratch, heap, count)
-    return heap.scores[:count], heap.rows[:count]
+            count = _take_all(lists, terms, wanted, window, scratch, count)
+    return scratch.kept_scores[:count], scratch.kept_rows[:count]

@@ -46,7 +46,7 @@ def written(arrays: Mapping[str, npt.NDArray[Any]], trailer: ScalarTrailer, inde
     return write_arrays({**arrays, **{name: packed(mask) for name, mask in masks.items()}}, trailer, MAGIC)
 
 
-class ScalarFile:
+class MappedFile:
     """A mapped file. `CorruptedError` if it is not one of ours."""
 
     def __init__(self, data: memoryview) -> None:

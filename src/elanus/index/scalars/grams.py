@@ -20,7 +20,7 @@ import numpy.typing as npt
 from elanus.expr.indexed import Lookup
 from elanus.expr.like import LikePattern, LikeShape
 from elanus.index.scalars.contract import Indexed
-from elanus.index.scalars.file import ScalarFile, trailer_of, value_arrays, written
+from elanus.index.scalars.file import MappedFile, trailer_of, value_arrays, written
 from elanus.index.scalars.holders import Groups, grouped, joined
 from elanus.index.scalars.keyed import KeyedIndex, keyed_arrays
 from elanus.index.scalars.keys import distinct
@@ -31,6 +31,8 @@ GRAM_BYTES_MAX: Final = 8
 PASS_WINDOWS_MAX: Final = 1 << 25
 """Grams that are sorted at once, about 40 bytes of memory each."""
 SAMPLE_WINDOWS: Final = 1 << 16
+NUMBERS_END: Final = (1 << 64) - 1
+"""Above all grams: no text in UTF-8 holds eight bytes 0xFF."""
 LISTS_MAX: Final = 4
 """Lists that are intersected; more of them rule out few texts that these leave."""
 _FIXED_COST: Final = 50_000.0
@@ -52,7 +54,8 @@ def gram_file(index_type: str, indexed: Indexed, lengths: Sequence[int]) -> Sequ
 
 def _gram_arrays(data: npt.NDArray[np.uint8], offsets: Rows, length: int) -> dict[str, npt.NDArray[Any]]:
     """The sections of the grams of one length."""
-    lists, texts = (found := gram_lists(data, offsets, length)).narrowed()
+    found = gram_lists(data, offsets, length)
+    lists, texts = found.narrowed()
     return {f"grams_{length}": found.labels, f"gram_starts_{length}": lists, f"gram_texts_{length}": texts}
 
 
@@ -69,9 +72,9 @@ def gram_lists(data: npt.NDArray[np.uint8], offsets: Rows, length: int, windows_
     if len(blocks) == 1:
         return _grams_of(data, offsets, length, blocks[0])
     sample = np.sort(_numbers(data, np.linspace(0, len(data) - length, SAMPLE_WINDOWS).astype(np.int64), length))
-    bounds: list[int | None] = np.unique(sample[np.arange(1, len(blocks)) * len(sample) // len(blocks)]).tolist()
+    bounds = np.unique(sample[np.arange(1, len(blocks)) * len(sample) // len(blocks)])
     parts = []
-    for span in pairwise([0, *bounds, None]):
+    for span in pairwise([0, *bounds[bounds > 0].tolist(), NUMBERS_END]):
         found = [_grams_of(data, offsets, length, block, span) for block in blocks]
         labels = np.concatenate([np.repeat(one.labels, np.diff(one.starts)) for one in found])
         parts.append(grouped(labels, np.concatenate([one.rows for one in found])))
@@ -83,18 +86,17 @@ def _grams_of(
     offsets: Rows,
     length: int,
     block: tuple[int, int],
-    span: tuple[int | None, int | None] = (0, None),
+    span: tuple[int, int] = (0, NUMBERS_END),
 ) -> Groups:
-    """The grams of some texts, from and to, those in a span of numbers (None: to the end)."""
+    """The grams of some texts, from and to, those in a span of numbers."""
     first, last = block
     counts = np.maximum(np.diff(offsets[first : last + 1]) - length + 1, 0)
     texts = np.repeat(np.arange(first, last), counts)
     # A text's grams begin at its first byte and at those that follow.
     starts = np.arange(len(texts)) + np.repeat(offsets[first:last] - np.cumsum(counts) + counts, counts)
     numbers = _numbers(data, starts, length)
-    if span != (0, None):
-        low, high = np.uint64(span[0] or 0), np.uint64(span[1] or np.iinfo(np.uint64).max)
-        chosen = np.flatnonzero((numbers >= low) & ((numbers < high) | (span[1] is None)))
+    if span != (0, NUMBERS_END):
+        chosen = np.flatnonzero((numbers >= np.uint64(span[0])) & (numbers < np.uint64(span[1])))
         numbers, texts = numbers[chosen], texts[chosen]
     return grouped(numbers, texts)
 
@@ -131,7 +133,7 @@ class GramIndex(KeyedIndex):
 class GramLists:
     """The lists of the grams of one pattern."""
 
-    def __init__(self, file: ScalarFile, length: int, text: bytes) -> None:
+    def __init__(self, file: MappedFile, length: int, text: bytes) -> None:
         grams = file.array(f"grams_{length}")
         data = np.frombuffer(text, np.uint8)
         wanted = np.unique(_numbers(data, np.arange(len(data) - length + 1), length))

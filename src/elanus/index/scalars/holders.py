@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elanus.index.scalars.contract import Indexed, Places
-from elanus.index.scalars.file import ScalarFile
+from elanus.index.scalars.file import MappedFile
 from elanus.index.scalars.keys import Distinct
 from elanus.index.scalars.mapped import MASK_COST
 from elanus.index.scalars.values import packed, unpacked
@@ -107,7 +107,7 @@ class Postings:
         return {"starts": starts, "rows": rows}
 
     @classmethod
-    def of(cls, file: ScalarFile) -> Postings:
+    def of(cls, file: MappedFile) -> Postings:
         """As they are in a file."""
         rows, count = file.array("rows"), file.trailer.row_count
         return cls(file.array("starts"), rows, count, not file.trailer.is_list and len(rows) == count)
@@ -168,7 +168,7 @@ class Bitmaps:
         return {"bits": bits, "counts": np.diff(starts).astype(np.uint32)}
 
     @classmethod
-    def of(cls, file: ScalarFile) -> Bitmaps:
+    def of(cls, file: MappedFile) -> Bitmaps:
         """As they are in a file."""
         return cls(file.array("bits"), file.array("counts"), file.trailer.row_count)
 
@@ -193,6 +193,6 @@ def holder_arrays(indexed: Indexed, found: Distinct, bitmap_keys_max: int) -> Ma
     return kind.arrays(indexed, found)
 
 
-def holders_of(file: ScalarFile) -> Holders:
+def holders_of(file: MappedFile) -> Holders:
     """Whichever of them a file holds."""
     return Bitmaps.of(file) if file.has("bits") else Postings.of(file)

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from elanus.expr.indexed import Lookup
-from elanus.index.scalars.file import VALID, ScalarFile, ScalarTrailer
+from elanus.index.scalars.file import VALID, MappedFile, ScalarTrailer
 from elanus.model.columns import Mask
 
 MASK_COST: Final = 1 / 16
@@ -20,7 +20,7 @@ class MappedIndex:
     """A mapped file; see `contract.ScalarIndex`."""
 
     def __init__(self, data: memoryview) -> None:
-        self.file = ScalarFile(data)
+        self.file = MappedFile(data)
 
     @property
     def trailer(self) -> ScalarTrailer:

@@ -95,6 +95,7 @@ def _check(case: Case, rows: list[Row], picks: list[int], order: Any) -> None:
     assert evaluate(parsed, source, chosen).tolist() == [wanted[row] for row in chosen.tolist()]
 
 
+@pytest.mark.slow
 @_SETTINGS
 @given(LEAVES, ROWS, st.lists(st.integers(0, 11), max_size=6), st.randoms(use_true_random=False))
 def test_leaves_agree_with_the_twin(case: Case, rows: list[Row], picks: list[int], order: Any) -> None:
@@ -102,6 +103,7 @@ def test_leaves_agree_with_the_twin(case: Case, rows: list[Row], picks: list[int
     _check(case, rows, picks, order)
 
 
+@pytest.mark.slow
 @_SETTINGS
 @given(CASES, ROWS, st.lists(st.integers(0, 11), max_size=6), st.randoms(use_true_random=False))
 def test_trees_agree_with_the_twin(case: Case, rows: list[Row], picks: list[int], order: Any) -> None:

@@ -208,6 +208,7 @@ TREE = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(TREE, st.sets(st.integers(0, len(INDEXES) - 1)), st.booleans())
 def test_the_rows_of_a_scan(text: str, numbers: set[int], always: bool) -> None:

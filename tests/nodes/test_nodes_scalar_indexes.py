@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from node_calls import Client, rows
 
 from elanus.model.requests import IndexRequest
@@ -48,6 +49,7 @@ def expected(count: int, later: int) -> list[list[int]]:
     ]
 
 
+@pytest.mark.slow
 def test_built_merged_and_dropped(composed: Any) -> None:
     async def scenario(world: World) -> None:
         client = Client(world)
@@ -77,6 +79,7 @@ def test_built_merged_and_dropped(composed: Any) -> None:
     composed(scenario)
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_of_a_build(composed: Any) -> None:
     async def scenario(world: World) -> None:
         client = Client(world)

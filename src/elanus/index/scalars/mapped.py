@@ -12,7 +12,7 @@ from elanus.expr.indexed import Lookup
 from elanus.index.scalars.file import VALID, MappedFile, ScalarTrailer
 from elanus.model.columns import Mask
 
-MASK_COST: Final = 1 / 16
+MASK_COST: Final = 1 / 4
 """Of a row of a mask that is made and read, in numeric comparisons."""
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from elanus.base.doors import Job, Tasks
 from elanus.base.errors import FencedError, UnavailableError
 
 T = TypeVar("T")
+
+_JOBS_BEFORE_SWEEP: Final = 64
 
 
 class Scope:
@@ -18,7 +20,8 @@ class Scope:
     def __init__(self, tasks: Tasks, lost: Callable[[], None]) -> None:
         self._tasks = tasks
         self._lost = lost
-        self._jobs: set[Job] = set()
+        self._jobs: list[Job] = []
+        self._sweep_at = _JOBS_BEFORE_SWEEP
         self._ended = False
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> Job:
@@ -26,9 +29,11 @@ class Scope:
         if self._ended:
             coroutine.close()
             raise UnavailableError(f"{name}: not any more")
-        self._jobs = {job for job in self._jobs if not job.done()}
+        if len(self._jobs) >= self._sweep_at:
+            self._jobs = [job for job in self._jobs if not job.done()]
+            self._sweep_at = 2 * len(self._jobs) + _JOBS_BEFORE_SWEEP
         job = self._tasks.spawn(self._run(coroutine), name=name)
-        self._jobs.add(job)
+        self._jobs.append(job)
         return job
 
     async def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -1,7 +1,8 @@
 """Carries everything that crosses a role's border as bytes, and back as the same value of the same type.
 
 The contracts' annotations are the schema: for each type a pair of functions is made once, which walk its structure (not
-its rows) to a tree that MessagePack holds. Arrays travel as raw memory and Arrow columns as IPC streams, both read in
+its rows) to a tree that MessagePack holds. What MessagePack knows by itself, structs of plain values, stays as it is in
+the tree and is only checked. Arrays travel as raw memory and Arrow columns as IPC streams, both read in
 place on arrival, where nobody may write to them. Structs are maps by field name, so that a field with a default may be
 added; of unions the member's number is sent.
 
@@ -21,7 +22,8 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import cache
+from functools import cache, partial
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -34,16 +36,24 @@ from elanus.model.columns import Batch, Column
 T = TypeVar("T")
 
 _ARROW_CODE: Final = 1
+_ANY_KINDS: Final = frozenset((type(None), bool, int, float, str, bytes))
+_COMBINATIONS_MAX: Final = 1024
 _DTYPES: Final = ("?", "<i1", "<i2", "<i4", "<i8", "<u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8")
 _DTYPE_CODES: Final = {np.dtype(name): code for code, name in enumerate(_DTYPES, start=2)}
 _CODE_DTYPES: Final = {code: dtype for dtype, code in _DTYPE_CODES.items()}
 
 
 class _Pair(NamedTuple):
-    """How values of one type become a MessagePack tree, and back. `pack` also checks."""
+    """How values of one type become a MessagePack tree, and back. `pack` also checks.
+
+    `is_plain`: MessagePack knows such values itself, and `pack` only checks and gives them back. `is_leaf`: there is
+    nothing to check but that the exact type is one of `kinds`."""
 
     pack: Callable[[Any], Any]
     unpack: Callable[[Any], Any]
+    kinds: frozenset[type] = frozenset()
+    is_plain: bool = False
+    is_leaf: bool = False
 
 
 def encode(value: object) -> bytes:
@@ -129,91 +139,142 @@ def _unpack_batch(tree: Any) -> Batch:
 
 
 # --- plain values ---------------------------------------------------------------------------------------------------
-def _pack_any(value: Any) -> Any:
+def _check_any(value: Any) -> Any:
     """Where the contract says `Any`: plain values, in lists and maps."""
-    match value:
-        case list():
-            return [_pack_any(one) for one in value]
-        case dict():
-            return {key: _pack_any(one) for key, one in value.items()}
-        case _ if value is None or type(value) in (bool, int, float, str, bytes):
-            return value
-    raise _refuse(value, "a plain value")
+    kind = type(value)
+    if kind is list:
+        for one in value:
+            _check_any(one)
+    elif kind is dict:
+        for one in value.values():
+            _check_any(one)
+    elif kind not in _ANY_KINDS:
+        raise _refuse(value, "a plain value")
+    return value
 
 
 def _same(value: Any) -> Any:
     return value
 
 
-def _exactly(*kinds: type) -> _Pair:
+def _leaf(kind: type, *also: type, unpack: Callable[[Any], Any] = _same) -> _Pair:
+    """Values whose exact type tells all there is to check."""
+    kinds = frozenset((kind, *also))
+
     def pack(value: Any) -> Any:
         if type(value) not in kinds:
-            raise _refuse(value, kinds[0].__name__)
+            raise _refuse(value, kind.__name__)
         return value
 
-    return _Pair(pack, _same)
-
-
-def _enum(kind: type[Enum]) -> _Pair:
-    def pack(value: Any) -> Any:
-        if type(value) is not kind:
-            raise _refuse(value, kind.__name__)
-        return value.value
-
-    return _Pair(pack, kind)
+    return _Pair(pack, unpack, kinds, is_plain=True, is_leaf=True)
 
 
 # --- structures -----------------------------------------------------------------------------------------------------
-def _fields(kind: type, pairs: Sequence[tuple[str, _Pair]]) -> _Pair:
+def _fields(kind: type, pairs: Sequence[tuple[str, _Pair]], *, is_plain: bool) -> _Pair:
     """A struct or dataclass as a map by field name."""
-    by_name = dict(pairs)
+    names = tuple(name for name, _ in pairs)
+    inner = [(place, name, pair) for place, (name, pair) in enumerate(pairs) if not pair.is_leaf]
+    unpacked = [(name, pair.unpack) for name, pair in pairs if pair.unpack is not _same]
+    values_of = _values_getter(names)
+    known: set[tuple[type, ...]] = set()
+    """Combinations of types that were found right: what is usual is recognised at once."""
 
-    def pack(value: Any) -> Any:
+    def check(value: Any) -> tuple[Any, ...]:
         if type(value) is not kind:
             raise _refuse(value, kind.__name__)
-        return {name: pair.pack(getattr(value, name)) for name, pair in pairs}
+        values = values_of(value)
+        types_found = tuple(map(type, values))
+        if types_found not in known:
+            for one, (_, pair) in zip(values, pairs, strict=True):
+                pair.pack(one)
+            if len(known) < _COMBINATIONS_MAX:
+                known.add(types_found)
+        return values
+
+    def pack_plain(value: Any) -> Any:
+        values = check(value)
+        for place, _, pair in inner:
+            pair.pack(values[place])
+        return value
+
+    def pack(value: Any) -> Any:
+        values = check(value)
+        tree = dict(zip(names, values, strict=True))
+        for place, name, pair in inner:
+            tree[name] = pair.pack(values[place])
+        return tree
 
     def unpack(tree: Any) -> Any:
-        return kind(**{name: by_name[name].unpack(one) for name, one in tree.items() if name in by_name})
+        for name, unpack_one in unpacked:
+            if name in tree:
+                tree[name] = unpack_one(tree[name])
+        return kind(**{name: tree[name] for name in names if name in tree})
 
-    return _Pair(pack, unpack)
+    return _Pair(pack_plain if is_plain else pack, unpack, frozenset((kind,)), is_plain=is_plain)
 
 
-def _sequence(kind: type, make: Callable[[Any], Any], pairs: Sequence[_Pair] | None, every: _Pair | None) -> _Pair:
-    """A list, tuple or named tuple: of `every` kind alike, or of `pairs` in order."""
+def _values_getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda value: tuple(getattr(value, name) for name in names)
 
-    def chosen(value: Any) -> Sequence[_Pair]:
-        if every is not None:
-            return [every] * len(value)
-        if pairs is None or len(pairs) != len(value):
+
+def _sequence(kind: type, make: Callable[[Any], Any], pairs: Sequence[_Pair]) -> _Pair:
+    """A tuple or named tuple of `pairs` in order."""
+
+    def pack(value: Any) -> Any:
+        items: Any = value
+        if type(value) is not kind or len(items) != len(pairs):
             raise _refuse(value, kind.__name__)
-        return pairs
+        packed = [pair.pack(one) for pair, one in zip(pairs, items, strict=True)]
+        return value if is_plain else packed
+
+    def unpack(tree: Any) -> Any:
+        return make([pair.unpack(one) for pair, one in zip(pairs, tree, strict=True)])
+
+    is_plain = all(pair.is_plain for pair in pairs)
+    return _Pair(pack, unpack, frozenset((kind,)), is_plain=is_plain)
+
+
+def _repeated(kind: type, every: _Pair) -> _Pair:
+    """A list or tuple of `every` kind alike."""
 
     def pack(value: Any) -> Any:
         if type(value) is not kind:
             raise _refuse(value, kind.__name__)
         items: Any = value
-        return [pair.pack(one) for pair, one in zip(chosen(items), items, strict=True)]
+        if every.is_leaf and every.kinds.issuperset(map(type, items)):
+            return value
+        packed = [every.pack(one) for one in items]
+        return value if every.is_plain else packed
 
-    def unpack(tree: Any) -> Any:
-        return make([pair.unpack(one) for pair, one in zip(chosen(tree), tree, strict=True)])
-
-    return _Pair(pack, unpack)
+    return _Pair(
+        pack, lambda tree: kind([every.unpack(one) for one in tree]), frozenset((kind,)), is_plain=every.is_plain
+    )
 
 
 def _mapping(key: _Pair, item: _Pair) -> _Pair:
+    is_plain = key.is_plain and item.is_plain
+
     def pack(value: Any) -> Any:
         if type(value) is not dict:
             raise _refuse(value, "dict")
-        return {key.pack(name): item.pack(one) for name, one in value.items()}
+        packed = {key.pack(name): item.pack(one) for name, one in value.items()}
+        return value if is_plain else packed
 
-    return _Pair(pack, lambda tree: {key.unpack(name): item.unpack(one) for name, one in tree.items()})
+    def unpack(tree: Any) -> Any:
+        return {key.unpack(name): item.unpack(one) for name, one in tree.items()}
+
+    return _Pair(pack, unpack, frozenset((dict,)), is_plain=is_plain)
 
 
 def _optional(inner: _Pair) -> _Pair:
     return _Pair(
         lambda value: None if value is None else inner.pack(value),
-        lambda tree: None if tree is None else inner.unpack(tree),
+        _same if inner.unpack is _same else lambda tree: None if tree is None else inner.unpack(tree),
+        inner.kinds | {type(None)},
+        is_plain=inner.is_plain,
+        is_leaf=inner.is_leaf,
     )
 
 
@@ -226,17 +287,17 @@ def _union(kinds: Sequence[type]) -> _Pair:
         number = list(kinds).index(type(value))
         return [number, pairs[number].pack(value)]
 
-    return _Pair(pack, lambda tree: pairs[tree[0]].unpack(tree[1]))
+    return _Pair(pack, lambda tree: pairs[tree[0]].unpack(tree[1]), frozenset(kinds))
 
 
 _LEAVES: Final[dict[Any, _Pair]] = {
-    Any: _Pair(_pack_any, _same),
-    type(None): _exactly(type(None)),
-    bool: _exactly(bool),
-    int: _exactly(int),
-    float: _exactly(float, int),
-    str: _exactly(str),
-    bytes: _exactly(bytes),
+    Any: _Pair(_check_any, _same, is_plain=True),
+    type(None): _leaf(type(None)),
+    bool: _leaf(bool),
+    int: _leaf(int),
+    float: _leaf(float, int),
+    str: _leaf(str),
+    bytes: _leaf(bytes),
     np.ndarray: _Pair(_pack_array, _unpack_array),
     Column: _Pair(_pack_column, _unpack_column),
     Batch: _Pair(_pack_batch, _unpack_batch),
@@ -246,6 +307,14 @@ _LEAVES: Final[dict[Any, _Pair]] = {
 @cache
 def _pair(kind: Any) -> _Pair:
     """The functions for an annotation."""
+    made = _made_pair(kind)
+    if made.is_plain and not made.is_leaf and kind is not Any:
+        # What MessagePack knows by itself is made from the tree at once.
+        return made._replace(unpack=partial(msgspec.convert, type=kind))
+    return made
+
+
+def _made_pair(kind: Any) -> _Pair:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind in _LEAVES or origin is np.ndarray:
         return _LEAVES[np.ndarray if origin is np.ndarray else kind]
@@ -255,8 +324,8 @@ def _pair(kind: Any) -> _Pair:
         return _optional(inner) if len(members) < len(arguments) else inner
     if origin in (tuple, list):
         if origin is list or arguments[1:] == (...,):
-            return _sequence(origin, origin, None, _pair(arguments[0]))
-        return _sequence(tuple, tuple, [_pair(one) for one in arguments], None)
+            return _repeated(origin, _pair(arguments[0]))
+        return _sequence(tuple, tuple, [_pair(one) for one in arguments])
     if origin is dict:
         return _mapping(_pair(arguments[0]), _pair(arguments[1]))
     return _class_pair(kind)
@@ -266,16 +335,26 @@ def _class_pair(kind: Any) -> _Pair:
     if not isinstance(kind, type):
         raise InvariantError(f"no codec for {kind}")
     if issubclass(kind, Enum):
-        return _enum(kind)
+        return _leaf(kind, unpack=kind)
     if issubclass(kind, msgspec.Struct):
-        return _fields(kind, [(field.name, _pair(field.type)) for field in msgspec.structs.fields(kind)])
+        pairs = [(field.name, _pair(field.type)) for field in msgspec.structs.fields(kind)]
+        return _fields(kind, pairs, is_plain=_is_map_of_fields(kind) and all(pair.is_plain for _, pair in pairs))
     hints = typing.get_type_hints(kind)
     if dataclasses.is_dataclass(kind):
-        return _fields(kind, [(field.name, _pair(hints[field.name])) for field in dataclasses.fields(kind)])
+        return _fields(
+            kind, [(field.name, _pair(hints[field.name])) for field in dataclasses.fields(kind)], is_plain=False
+        )
     names = getattr(kind, "_fields", None)
     if issubclass(kind, tuple) and names is not None:
-        return _sequence(kind, lambda values: kind(*values), [_pair(hints[name]) for name in names], None)
+        return _sequence(kind, lambda values: kind(*values), [_pair(hints[name]) for name in names])
     raise InvariantError(f"no codec for {kind.__name__}")
+
+
+def _is_map_of_fields(kind: type[msgspec.Struct]) -> bool:
+    """Whether MessagePack's own form of the struct is a map by field name, perhaps without fields at their default."""
+    config = kind.__struct_config__
+    renamed = any(field.encode_name != field.name for field in msgspec.structs.fields(kind))
+    return not (renamed or config.tag is not None or config.array_like)
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
@@ -318,8 +397,11 @@ class Method(NamedTuple):
 
     def encode_call(self, positional: Sequence[Any], named: dict[str, Any]) -> bytes:
         """The arguments of a call."""
-        bound = self.signature.bind(None, *positional, **named).arguments
         kinds = self.parameters
+        if named or len(positional) != len(kinds):
+            bound: dict[str, Any] = self.signature.bind(None, *positional, **named).arguments
+        else:
+            bound = dict(zip(kinds, positional, strict=True))
         return msgspec.msgpack.encode({name: _pair(kinds[name]).pack(bound[name]) for name in kinds if name in bound})
 
     def decode_call(self, data: bytes | memoryview) -> dict[str, Any]:

@@ -45,10 +45,13 @@ async def read_verified(doors: Doors, store: ObjectStore, ref: FileRef) -> bytes
 async def map_verified(doors: Doors, store: ObjectStore, ref: FileRef) -> memoryview:
     """The object as read-only memory, read through once. CorruptedError; ObjectNotFoundError.
 
-    It is read piece by piece, not through the mapping: the bytes end up in the system's cache, and only what is
-    touched later counts as this process's memory."""
+    A large one is read piece by piece, not through the mapping: the bytes end up in the system's cache, and only what
+    is touched later counts as this process's memory."""
     data = await store.map(ref.key)
     _check_size(ref, len(data))
+    if ref.size_bytes <= INLINE_BYTES_MAX:
+        _check_checksum(ref, checksum(data))
+        return data
     state = 0
     for offset in range(0, ref.size_bytes, READ_BYTES):
         piece = await store.get_range(ref.key, offset, READ_BYTES)

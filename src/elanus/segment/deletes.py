@@ -87,7 +87,8 @@ def encode_deletes(deletes: Deletes) -> pa.Buffer:
 def decode_deletes(data: bytes | memoryview, name: str) -> Deletes:
     """The inverse of `encode_deletes`."""
     try:
-        table = pq.read_table(pa.BufferReader(pa.py_buffer(data)), use_threads=False)
+        # Not `read_table`, which looks for a data set of many files first: 7 ms.
+        table = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data))).read(use_threads=False)
     except pa.ArrowInvalid as error:
         raise CorruptedError(f"{name}: not a delete file: {error}") from error
     timestamps: Any = from_arrow(table.column("timestamp")).values

@@ -8,7 +8,7 @@ column is one Arrow IPC file of one record batch: object, cached file and mapped
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,11 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elanus.base.errors import CorruptedError
+from elanus.base.limits import KIB
 from elanus.model.columns import Batch, Column, from_arrow, to_arrow
 from elanus.model.schema import CollectionSchema
 from elanus.segment.deletes import Timestamps
 
 FORMAT_VERSION: Final = "1"
+SMALL_BYTES: Final = 64 * KIB
+"""A file up to this size is decoded at once: reading one column costs as much as reading all."""
 TIMESTAMP_COLUMN: Final = "$timestamp"
 DELETED_AT_COLUMN: Final = "$deleted_at"
 _VERSION_KEY: Final = b"elanus.format"
@@ -114,6 +117,7 @@ class ScalarFile:
         except pa.ArrowInvalid as error:
             raise CorruptedError(f"{name}: not a scalar file: {error}") from error
         self._name = name
+        self._is_small = len(data) <= SMALL_BYTES
         arrow_schema = self._file.schema_arrow
         _check_version(arrow_schema.metadata, name)
         self._names = {int(f.metadata[_FIELD_ID_KEY]): f.name for f in arrow_schema}
@@ -132,12 +136,17 @@ class ScalarFile:
         """The column of that field id; 1 is `$timestamp`, 2 `$deleted_at`."""
         column = self._columns.get(field_id)
         if column is None:
-            try:
-                table = self._file.read(columns=[self._names[field_id]], use_threads=False)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise CorruptedError(f"{self._name}: {error}") from error
-            column = self._columns[field_id] = from_arrow(table.column(0))
+            self._read(list(self._names) if self._is_small else [field_id])
+            column = self._columns[field_id]
         return column
+
+    def _read(self, field_ids: Sequence[int]) -> None:
+        try:
+            table = self._file.read(columns=[self._names[one] for one in field_ids], use_threads=False)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CorruptedError(f"{self._name}: {error}") from error
+        for field_id in field_ids:
+            self._columns[field_id] = from_arrow(table.column(self._names[field_id]))
 
     def timestamps(self) -> Timestamps:
         """`$timestamp` of every row."""

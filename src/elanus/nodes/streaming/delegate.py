@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from elanus.base.doors import Clock
+from elanus.base.doors import Clock, Doors
 from elanus.base.errors import ElanusError, ReplyLostError, StorageError, UnavailableError
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.errors import (
@@ -97,14 +97,15 @@ class Delegator:
 
     def __init__(
         self,
-        clock: Clock,
+        doors: Doors,
         channel: Channel,
         evidence: Evidence,
         nodes: Mapping[int, Query],
         execution: Execution,
         interims: InterimBuilds,
     ) -> None:
-        self._clock = clock
+        self._clock = doors.clock
+        self._tasks = doors.tasks
         self._channel = channel
         self._evidence = evidence
         self._nodes = nodes
@@ -164,13 +165,13 @@ class Delegator:
             elif read.at_timestamp > shard.last_timestamp:
                 # Only the owner can see to it that nothing more is stamped up to there.
                 raise ChannelNotAvailableError(read.vchannel)
-        deadline_s = self._clock.monotonic_s() + READ_WAIT_S
-        while shard.view is None:
-            if not shard.awaited:
-                raise CollectionNotLoadedError(shard.manifest.collection_id)
-            if self._clock.monotonic_s() > deadline_s:
-                raise ReadTimeoutError(f"{read.vchannel} is not serviceable yet")
-            await self._clock.sleep(_POLL_S)
+        if shard.view is None:
+            try:
+                await self._tasks.timeout(READ_WAIT_S, shard.wait_view())
+            except TimeoutError:
+                raise ReadTimeoutError(f"{read.vchannel} is not serviceable yet") from None
+        if shard.view is None:
+            raise CollectionNotLoadedError(shard.manifest.collection_id)
         return shard
 
     async def _reach(self, shard: Shard, timestamp: int) -> None:

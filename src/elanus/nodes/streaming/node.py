@@ -188,7 +188,7 @@ class StreamingNode:
         doors = self._storage.doors
         channel = Channel(doors, pchannel, self._coordinator, self)
         evidence = Evidence(doors.clock, lambda: self._current_term(pchannel))
-        delegator = Delegator(doors.clock, channel, evidence, self._nodes, self._execution, self._interims)
+        delegator = Delegator(doors, channel, evidence, self._nodes, self._execution, self._interims)
         return _Owned(channel, delegator)
 
     async def _current_term(self, pchannel: str) -> int:
@@ -250,7 +250,7 @@ class StreamingNode:
                     replay_after = head.manifest.flushed_through
                 shard = Shard(head.manifest, collection.schema, committed=True, replay_after=replay_after)
                 shard.partition_ids.update(partition.partition_id for partition in collection.partitions)
-                shard.awaited = collection.collection_id in loads
+                shard.expect(collection.collection_id in loads)
                 channel.shards[vchannel] = shard
 
     async def _take_newest(self, channel: Channel) -> None:
@@ -339,7 +339,7 @@ class StreamingNode:
         shard = self._owned(target.manifest.vchannel).channel.shard(target.manifest.vchannel)
         if target.manifest.version >= shard.manifest.version and not shard.committed:
             shard.install(target.manifest)
-        shard.awaited = target.loaded
+        shard.expect(target.loaded)
         if not target.loaded or target.ready:
             before = shard.growing_bytes
             shard.serve(target)

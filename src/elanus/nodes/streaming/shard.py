@@ -16,6 +16,7 @@ segments only. Nothing is dropped before that swap, except where no view is serv
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,6 +73,8 @@ class Shard:
         self.sealing: list[GrowingSegment] = []
         self.view: View | None = None
         self.awaited = False
+        self._turned = asyncio.Event()
+        """Set, and replaced, whenever `view` or `awaited` has changed."""
         self._dropped_through = ORIGIN
         self._old_views: list[View] = []
 
@@ -255,6 +258,21 @@ class Shard:
     def _swap(self, view: View) -> None:
         self._retire()
         self.view = view
+        self._tell()
+
+    def expect(self, awaited: bool) -> None:
+        """Whether a view is on its way."""
+        self.awaited = awaited
+        self._tell()
+
+    def _tell(self) -> None:
+        turned, self._turned = self._turned, asyncio.Event()
+        turned.set()
+
+    async def wait_view(self) -> None:
+        """Return once there is a view, or none is on its way any more."""
+        while self.view is None and self.awaited:
+            await self._turned.wait()
 
     def _retire(self) -> None:
         self._old_views = [view for view in self._old_views if view.is_pinned]

@@ -177,3 +177,29 @@ def test_an_equal_put_answers_for_itself(seed: int) -> None:
     with suppress(PowerCut):
         clock.run(race, seed, files=disk)
     clock.run(look, files=disks[0])
+
+
+def test_after_a_failed_sync_nothing_is_put_and_the_owner_hears_once() -> None:
+    """The kernel may call pages clean that never reached the disk: a put that is tried again would succeed on air. The
+    process that owns the store must end, for without puts nothing can be sealed any more."""
+    told: list[StorageError] = []
+    fails = [False]
+
+    def hook(point: Point) -> None:
+        if fails[0] and point.verb == "sync" and point.phase == "before":
+            raise StorageError("sync failed")
+
+    async def scenario(doors: Doors) -> None:
+        store = await open_posix(doors, ROOT, told.append)
+        await store.put("a", b"1")
+        fails[0] = True
+        with pytest.raises(StorageError, match="sync failed"):
+            await store.put("b", b"2")
+        fails[0] = False
+        for _ in range(2):
+            with pytest.raises(StorageError, match="no more writes"):
+                await store.put("b", b"2")
+        assert await store.get("a") == b"1"
+        assert len(told) == 1
+
+    clock.run(scenario, files=ForgettingDisk(hook=hook))

@@ -1,4 +1,7 @@
-"""Many seeds of a cluster, every promise checked, the surest faults met by every role; it prints its rates."""
+"""Many seeds of a cluster, every promise checked, every fault met by every role that can meet it; it prints its rates.
+
+As many seeds as ten CPU-minutes allow, 1,000 that count at most.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,51 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from elanus.testing.sim.faults import NETWORK
-from elanus.testing.sim.plan import CLUSTER_KINDS, CLUSTER_MACHINES
+from elanus.testing.sim.plan import SHAPES
 
-CPU_S_MAX = 600.0
 PROCESSES = 2
-SEEDS_EACH = 60
-SURE = (*NETWORK, "object_503", "meta_cut", "meta_no_quorum", "pause", "crash", "clock_step")
-"""Kinds that strike every role that can meet them, in any hundred seeds; the others are shown."""
+CPU_S_EACH = 300.0
+COUNTED_EACH_MAX = 500
+COUNTED_MIN = 200
+"""On a machine much slower than those of today."""
+SEEDS_TELLING = 500
+"""So many runs meet every possible pair of fault and role."""
 
-RARE = {("delay", "data"), ("reorder", "data")}
-"""A data node is called too seldom for these to strike it in so few seeds."""
+
+def play_seeds(number: int, report: Path) -> subprocess.Popen[bytes]:
+    """One process plays every so manieth seed."""
+    command = [sys.executable, "-m", "elanus.testing.sim", "--shape", "cluster", "batch", "--report", str(report)]
+    command += ["--first", str(1 + number), "--step", str(PROCESSES)]
+    command += ["--count", str(COUNTED_EACH_MAX), "--cpu", str(CPU_S_EACH)]
+    return subprocess.Popen(
+        command, env={name: value for name, value in os.environ.items() if not name.startswith("ELANUS_")}
+    )
 
 
 @pytest.mark.drill
 def test_many_seeds_hold(tmp_path: Path) -> None:
-    """Each process plays its own seeds until enough of them were hard enough to count."""
     reports = [tmp_path / f"{number}.json" for number in range(PROCESSES)]
-    running = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "elanus.testing.sim", "--shape", "cluster", "batch"),
-                *("--first", str(1 + number * SEEDS_EACH), "--cpu", str(CPU_S_MAX), "--count", str(SEEDS_EACH)),
-                *("--report", str(report)),
-            ],
-            env={name: value for name, value in os.environ.items() if not name.startswith("ELANUS_")},
-        )
-        for number, report in enumerate(reports)
-    ]
+    running = [play_seeds(number, report) for number, report in enumerate(reports)]
     assert [one.wait() for one in running] == [0] * PROCESSES
-    tallies = [msgspec.json.decode(report.read_bytes()) for report in reports]
+    tallies: list[dict[str, Any]] = [msgspec.json.decode(report.read_bytes()) for report in reports]
+
+    def total(name: str) -> float:
+        return sum(tally[name] for tally in tallies)
+
+    minutes = total("cpu_s") / 60
+    print(
+        f"{total('counted')} seeds counted, {total('runs')} played in {minutes:.1f} CPU-minutes: "
+        f"{total('counted') / minutes:.0f} seeds, {total('calls') / minutes:.0f} operations, "
+        f"{total('strikes') / minutes:.0f} faults per CPU-minute"
+    )
     failures = [failure for tally in tallies for failure in tally["failures"]]
     assert not failures, failures
+    assert total("counted") >= COUNTED_MIN
     struck = {(fault, role) for tally in tallies for fault, role, count in tally["struck"] if count}
-    wanted = {(kind, CLUSTER_MACHINES[name]) for name, kinds in CLUSTER_KINDS.items() for kind in kinds if kind in SURE}
-    assert wanted - RARE <= struck, f"never struck: {sorted(wanted - RARE - struck)}"
-    assert sum(tally["counted"] for tally in tallies) == PROCESSES * SEEDS_EACH
+    missing = sorted(SHAPES["cluster"].possible - struck)
+    assert not missing or total("runs") < SEEDS_TELLING, f"never struck: {missing}"

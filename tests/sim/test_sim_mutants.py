@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from mutants import MUTANTS
 
-from elanus.testing.sim.plan import plan_of
 from elanus.testing.sim.run import play
 
 
@@ -13,7 +12,7 @@ def found(name: str) -> str:
     """What the first seed that notices the mutant says, or nothing."""
     mutant = MUTANTS[name]
     for seed in range(1, mutant.seeds + 1):
-        outcome = play(plan_of(seed, mutant.shape), mutant.make())
+        outcome = play(mutant.plan(seed), mutant.make())
         if outcome.failure:
             return f"seed {seed}: {outcome.failure}"
     return ""

@@ -13,6 +13,10 @@ from elanus.testing.sim.run import play
 PLANS = Path(__file__).with_name("plans")
 
 CAUSES = {
+    "2-collection-not-found": "the leader forgot a collection's name before it had read its record anew, and the "
+    "meta store did not answer: the collection was gone until the next read",
+    "104-announced-under-a-dead-lease": "an announcement of unknown outcome landed after the next one and put the "
+    "node's record back under a lease that nobody kept: the node lived on and nobody knew",
     "110-partition-not-found": "a partition's record was flushed, then owner and coordinator changed before the "
     "catalog held it: the new owner found it neither in the log, which its manifest covered, nor in the catalog",
 }

@@ -21,7 +21,7 @@ from elanus.base.errors import Action, ElanusError, FencedError, ReplyLostError,
 from elanus.meta.catalog import create_or_replace, fetch, run
 from elanus.meta.follow import follow
 from elanus.meta.records import NODE_ID_BOUND, NODES, NodeIdBound, NodeRecord, decode, encode
-from elanus.meta.store import MetaStore, Put, Snapshot
+from elanus.meta.store import MetaStore, Put, Snapshot, unchanged
 from elanus.nodes.contracts import Data, ProxyCache, Query, Streaming
 from elanus.nodes.transport import Transport
 
@@ -203,13 +203,20 @@ class Registration:
                     await self._announce()
 
     async def _announce(self) -> None:
-        """Put the record under a fresh lease."""
+        """Put the record under a fresh lease, in place of what stands there now.
+
+        Story: an attempt of unknown outcome lands after the next one has succeeded, and puts the record back under its
+        own lease, which nobody keeps. Hence the compare: of attempts that saw the same, one lands."""
+        key = self.record.key
         while True:
             try:
+                found = await self._meta.get(key)
                 lease = await self._meta.grant(self._lease_s)
-                await self._meta.transact((), (Put(self.record.key, encode(self.record), lease),))
-                self._lease = lease
-                return
+                compare = unchanged(key, 0 if found is None else found.mod_revision)
+                done = await self._meta.transact((compare,), (Put(key, encode(self.record), lease),))
+                if done.succeeded:
+                    self._lease = lease
+                    return
             except ElanusError as error:
                 if error.action not in (Action.RETRY, Action.UNKNOWN, Action.FENCED):
                     raise

@@ -72,6 +72,12 @@ def shard_prefix(collection_id: int, vchannel: str) -> str:
     return f"{collection_prefix(collection_id)}{_word(vchannel)}/"
 
 
+def shard_of(key: str) -> str | None:
+    """The shard an object belongs to; None for objects of no shard."""
+    parts = key.split("/")
+    return parts[2] if key.startswith(COLLECTIONS_PREFIX) and len(parts) > 3 else None
+
+
 def segment_folder(collection_id: int, vchannel: str, segment_id: int, token: str) -> str:
     """Where a segment's files stand; no '/' at the end."""
     return f"{shard_prefix(collection_id, vchannel)}segments/{segment_id}-{_token(token)}"

@@ -126,6 +126,7 @@ class Client:
         self,
         *,
         load: bool = True,
+        replicas: int = 1,
         index_type: str = "FLAT",
         metric: str = "L2",
         dynamic: bool = False,
@@ -137,7 +138,7 @@ class Client:
         for field in schema.vector_fields:
             await self.index(field.name, {"index_type": index_type, "metric_type": metric})
         if load:
-            await self.load()
+            await self.load(replicas=replicas)
 
     async def index(self, field: str, params: dict[str, str]) -> None:
         await self.proxy.create_index(CreateIndexRequest(collection=self.name, field=field, params=params))
@@ -255,8 +256,10 @@ class Client:
         """Seal everything written so far and wait for it."""
         (flushed,) = await self.proxy.flush(FlushRequest(collections=(self.name,)))
         state = FlushStateRequest(collection=self.name, timestamp=flushed.timestamp)
+        pause_s = 0.1
         while not await self.proxy.flush_state(state):
-            await self.world.sleep(0.1)
+            await self.world.sleep(pause_s)
+            pause_s = min(1.0, 2 * pause_s)
 
     async def compact(self, *, major: bool = False) -> None:
         """Merge what can be merged and wait for it."""

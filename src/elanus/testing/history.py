@@ -1,7 +1,8 @@
 """What happened, noted where it happens: the records of a log and the objects of a store, over all lives of a world.
 
 `LogHistory` holds every record that was durable: acknowledged by an append, or read back by an opener. A position that
-shows another content than before raises at once, and so does a replay that lacks a record. `ObjectHistory` raises when
+shows another content than before raises at once, and so does a replay that lacks a record, or a record that is
+acknowledged after a successor has replayed the log without it. `ObjectHistory` raises when
 a path gets a second content. Both are the truth that `testing.invariants` compares a running world with.
 """
 
@@ -29,6 +30,8 @@ class LogHistory:
 
     def __init__(self) -> None:
         self.records: dict[str, dict[Position, bytes]] = {}
+        self.replayed: dict[str, int] = {}
+        """The highest term whose owner has replayed the pchannel's log to its end."""
         self._order: dict[str, list[Position]] = {}
 
     def positions(self, pchannel: str) -> list[Position]:
@@ -62,6 +65,11 @@ class _RecordingWriter:
 
     async def append(self, records: Sequence[Payload]) -> Position:
         first = await self._writer.append(records)
+        successor = self._history.replayed.get(self._pchannel, 0)
+        if first.term < successor and first not in self._history.records.get(self._pchannel, ()):
+            raise BrokenPromise(
+                f"T3: {self._pchannel} {first} is acknowledged, and term {successor} has not replayed it"
+            )
         for offset, record in enumerate(records):
             self._history.note(self._pchannel, first._replace(offset=offset), bytes(memoryview(record)))
         return first
@@ -76,21 +84,26 @@ class RecordingLog:
     def __init__(self, log: Log, history: LogHistory) -> None:
         self._log = log
         self._history = history
+        self._terms: dict[str, int] = {}
 
     async def open(self, pchannel: str, term: int, replay_from: Position, confirm: Confirm) -> Writer:
         writer = await self._log.open(pchannel, term, replay_from, confirm)
+        self._terms[pchannel] = term
         return _RecordingWriter(writer, pchannel, self._history)
 
     async def read(self, pchannel: str, after: Position) -> AsyncIterator[tuple[Position, memoryview]]:
-        known = list(self._history.positions(pchannel))
+        known, term = list(self._history.positions(pchannel)), self._terms.get(pchannel, 0)
         seen = []
         async for position, data in self._log.read(pchannel, after):
             seen.append(position)
             self._history.note(pchannel, position, bytes(data))
             yield position, data
-        missing = set(known[bisect_right(known, after) :]) - set(seen)
+        # What a predecessor has acknowledged meanwhile lies before this term, too.
+        known += [one for one in self._history.positions(pchannel) if one.term < term]
+        missing = {one for one in known if one > after} - set(seen)
         if missing:
             raise BrokenPromise(f"T3: {pchannel} lost acknowledged records: {sorted(missing)[:3]}")
+        self._history.replayed[pchannel] = max(self._history.replayed.get(pchannel, 0), term)
 
     def follow(self, pchannel: str, after: Position) -> Follower:
         """As the log itself, where it can be shared."""

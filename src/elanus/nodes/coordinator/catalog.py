@@ -38,13 +38,15 @@ class Catalog:
         self._names: dict[tuple[int, str], int] = {}
 
     async def refresh(self) -> None:
-        """Read everything anew."""
-        self.databases = {one.record.name: one for one in await fetch_all(self._meta, Database, DATABASES)}
+        """Read everything anew. Questions asked meanwhile, or after a read that failed, are answered as before."""
+        databases = await fetch_all(self._meta, Database, DATABASES)
         collections = await fetch_all(self._meta, Collection, COLLECTIONS)
-        self.collections = {one.record.collection_id: one for one in collections}
         aliases = await fetch_all(self._meta, Alias, ALIASES)
+        loads = await fetch_all(self._meta, LoadRecord, LOADS)
+        self.databases = {one.record.name: one for one in databases}
+        self.collections = {one.record.collection_id: one for one in collections}
         self.aliases = {(one.record.database_id, one.record.name): one for one in aliases}
-        self.loads = {one.record.collection_id: one for one in await fetch_all(self._meta, LoadRecord, LOADS)}
+        self.loads = {one.record.collection_id: one for one in loads}
         self._names = {
             (one.record.database_id, one.record.name): one.record.collection_id
             for one in collections
@@ -52,17 +54,18 @@ class Catalog:
         }
 
     async def refresh_collection(self, collection_id: int) -> None:
-        """Read one collection's records anew."""
+        """Read one collection's records anew. Questions asked meanwhile, or after a read that failed, are answered as
+        before: a collection must not seem to be gone because the meta store does not answer."""
+        load = await fetch(self._meta, LoadRecord, load_key(collection_id))
+        stored = await fetch(self._meta, Collection, collection_key(collection_id))
         for name in [name for name, known in self._names.items() if known == collection_id]:
             del self._names[name]
-        stored = await fetch(self._meta, Collection, collection_key(collection_id))
         if stored is None:
             self.collections.pop(collection_id, None)
         else:
             self.collections[collection_id] = stored
             if stored.record.state is CollectionState.CREATED:
                 self._names[(stored.record.database_id, stored.record.name)] = collection_id
-        load = await fetch(self._meta, LoadRecord, load_key(collection_id))
         if load is None:
             self.loads.pop(collection_id, None)
         else:

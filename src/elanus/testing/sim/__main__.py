@@ -7,15 +7,18 @@ every shell.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Final
 
 from elanus.testing.sim.hunt import Shrinker, kind_of, regression_test
 from elanus.testing.sim.plan import SHAPES, plan_of
-from elanus.testing.sim.report import Tally, counts
+from elanus.testing.sim.report import Tally
 from elanus.testing.sim.run import Outcome, play
 
 FIXED: Final = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}
@@ -55,15 +58,13 @@ def _verdict(outcome: Outcome) -> list[str]:
     ]
 
 
-def hunt(first: int, count: int | None, shape: str) -> int:
+def hunt(first: int, runs_max: int | None, shape: str) -> int:
     """Play seed after seed until one fails, or until stopped; shrink it and print a test."""
-    tally, roles = Tally(), SHAPES[shape].roles
-    seed = first
-    while count is None or seed < first + count:
+    tally, seed = Tally(shape), first
+    while runs_max is None or seed < first + runs_max:
         begun_s = time.process_time()
         outcome = play(plan_of(seed, shape))
-        hard = counts(outcome, roles, moves=SHAPES[shape].moves)
-        tally.add(outcome, time.process_time() - begun_s, counts=hard)
+        tally.add(outcome, time.process_time() - begun_s)
         if outcome.failure:
             _say([*_verdict(outcome), f"shrinking {kind_of(outcome.failure)} …"])
             small = Shrinker(play).shrink(outcome)
@@ -78,16 +79,17 @@ def hunt(first: int, count: int | None, shape: str) -> int:
     return 0
 
 
-def batch(first: int, count: int, shape: str, cpu_s: float, report: str) -> int:
+def batch(seeds: Iterable[int], counted_max: int, shape: str, cpu_s: float, report: str) -> int:
     """Play seeds until so many counted or the CPU time is used; print the tally and write it down."""
-    tally = Tally()
-    seed = first
-    while tally.counted < count and tally.cpu_s < cpu_s:
+    tally = Tally(shape)
+    # What is there now stays: no collection need look at it again.
+    gc.freeze()
+    for seed in seeds:
+        if tally.counted >= counted_max or tally.cpu_s >= cpu_s:
+            break
         begun_s = time.process_time()
         outcome = play(plan_of(seed, shape))
-        hard = counts(outcome, SHAPES[shape].roles, moves=SHAPES[shape].moves)
-        tally.add(outcome, time.process_time() - begun_s, counts=hard)
-        seed += 1
+        tally.add(outcome, time.process_time() - begun_s)
     _say(tally.lines())
     _say(f"seed {failed}: {failure}" for failed, failure in tally.failures)
     if report:
@@ -98,6 +100,8 @@ def batch(first: int, count: int, shape: str, cpu_s: float, report: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
+    # A killed process leaves coroutines behind that had not begun.
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     parser = argparse.ArgumentParser(prog="elanus.testing.sim", description=__doc__)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="cluster" if "cluster" in SHAPES else "standalone")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -109,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     many.add_argument("--count", type=int, default=None, help="stop after so many")
     some = commands.add_parser("batch", help="play many seeds and say what they amount to")
     some.add_argument("--first", type=int, default=1)
+    some.add_argument("--step", type=int, default=1, help="from one seed to the next, where several share the work")
     some.add_argument("--count", type=int, default=1000, help="as many as were hard enough to count")
     some.add_argument("--cpu", type=float, default=600.0, help="seconds of CPU time to use at most")
     some.add_argument("--report", default="", help="a file for the tally")
@@ -116,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.command == "replay":
         return replay(asked.seed, asked.shape, messages=asked.messages)
     if asked.command == "batch":
-        return batch(asked.first, asked.count, asked.shape, asked.cpu, asked.report)
+        return batch(count(asked.first, asked.step), asked.count, asked.shape, asked.cpu, asked.report)
     return hunt(asked.first, asked.count, asked.shape)
 
 

@@ -14,6 +14,7 @@ import asyncio
 import contextvars
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from elanus.base.errors import StorageError
@@ -21,7 +22,7 @@ from elanus.objects.memory import MemoryObjectStore
 from elanus.objects.store import Data, ObjectExistsError, ObjectInfo, buffers
 from elanus.testing.history import ObjectHistory
 from elanus.testing.sim.hosts import Host
-from elanus.testing.sim.loop import current_life
+from elanus.testing.sim.loop import current_life, nap
 from elanus.testing.sim.trace import Trace
 
 ATTEMPTS_MAX: Final = 3
@@ -62,6 +63,9 @@ class Bucket:
         self.trace = trace
         self._loop = asyncio.get_running_loop()
         self._changes: deque[tuple[float, str, bool]] = deque(maxlen=_CHANGES_KEPT_MAX)
+        self._contents: dict[str, bytes] = {}
+        self.seen_deletes: list[Callable[[str, str], None]] = []
+        """Told of each deletion: the key, and who did it."""
         self._faults: dict[str, BucketFaults] = {}
 
     def faults(self, name: str) -> BucketFaults:
@@ -79,14 +83,22 @@ class Bucket:
         await self.store.put(key, content)
         if known is None:
             self.history.note(key, content)
+            self._contents[key] = content
             self._changes.append((self._loop.time(), key, True))
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, by: str) -> None:
         """Atomic."""
         if await self.store.stat(key) is not None:
             self.history.deleted.add(key)
             await self.store.delete(key)
+            del self._contents[key]
             self._changes.append((self._loop.time(), key, False))
+            for tell in self.seen_deletes:
+                tell(key, by)
+
+    def look(self, key: str) -> bytes | None:
+        """What stands under a key, for who looks on from outside; None where nothing does."""
+        return self._contents.get(key)
 
     async def list(self, prefix: str, lag_s: float) -> list[str]:
         """The keys as they were `lag_s` ago."""
@@ -161,7 +173,7 @@ class BucketClient:
 
     async def delete(self, key: str) -> None:
         await self._ask(key)
-        await self._bucket.delete(key)
+        await self._bucket.delete(key, self._host.name)
         self._bucket.trace.note(self._host.name, "delete", key)
 
     async def stat(self, key: str) -> ObjectInfo | None:
@@ -184,7 +196,7 @@ class BucketClient:
 
     async def _travel(self, between_s: tuple[float, float]) -> None:
         chance, least = self._bucket.chance, between_s[0]
-        await asyncio.sleep(least + chance.random() * (between_s[1] - least + self._faults.slow_s))
+        await nap(least + chance.random() * (between_s[1] - least + self._faults.slow_s))
         life = current_life()
         if life is not None:
             life.check()

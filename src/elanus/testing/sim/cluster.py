@@ -30,6 +30,7 @@ from elanus.testing.sim.bucket import Bucket, BucketClient
 from elanus.testing.sim.hosts import Host
 from elanus.testing.sim.meta import MetaClient, MetaServer
 from elanus.testing.sim.network import Network, SimTransport
+from elanus.testing.sim.onlooker import Onlooker
 from elanus.testing.sim.plan import CLUSTER_MACHINES, Plan
 from elanus.testing.sim.trace import Trace
 from elanus.wal.log import Log
@@ -60,7 +61,9 @@ class Cluster:
         self.exits = 0
         self.moves = 0
         self._owners: dict[str, int] = {}
-        self.meta_server.seen.append(self._count_moves)
+        onlooker = Onlooker(self.meta_server.state.items, self.bucket, self.broken.append)
+        self.meta_server.seen += [self._count_moves, onlooker.changed]
+        self.bucket.seen_deletes.append(onlooker.deleted)
         self._make = make
         self._chance = random.Random(f"{plan.seed} shape")
         self._settings = Settings(
@@ -129,10 +132,11 @@ class Cluster:
         leads = process.coordinator is not None and process.coordinator.is_started
         return (node_key(host.role, process.node_id), *((ELECTION,) if leads else ()))
 
-    def checking(self) -> list[asyncio.Task[Any]]:
+    def checking(self, *, comes_to_rest: bool = True) -> list[asyncio.Task[Any]]:
         """See `run.Shape`."""
         inspector = Inspector(self)
-        return [inspector.life.start(check_all(cast("World", inspector)), "check")]
+        checks = check_all(cast("World", inspector), comes_to_rest=comes_to_rest)
+        return [inspector.life.start(checks, "check")]
 
     def owner(self, pchannel: str) -> tuple[StreamingNode, Log]:
         """The node that owns the channel, as the meta store says, and its log. UnavailableError while there is none."""
@@ -166,7 +170,7 @@ class Cluster:
         self.trace.note(host.name, "left", "")
         self.crash(host)
 
-    def _count_moves(self, change: WatchBatch) -> None:
+    def _count_moves(self, change: WatchBatch, _: str) -> None:
         """A channel that is given to another node than before has moved."""
         for event in change.events:
             if event.item is not None and event.key.startswith(PCHANNELS) and event.key.endswith("/owner"):

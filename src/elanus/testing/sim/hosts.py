@@ -12,7 +12,7 @@ from elanus.base.errors import DiskFullError, StorageError
 from elanus.base.tasks import LoopTasks
 from elanus.testing.clock import EPOCH_MS, SeededRandom
 from elanus.testing.disk import ForgettingDisk, Point
-from elanus.testing.sim.loop import Life, current_life
+from elanus.testing.sim.loop import Life, current_life, nap
 from elanus.testing.sim.trace import Trace
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class SimClock:
         return self._loop.time()
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await nap(seconds)
 
 
 class SimCompute:
@@ -55,9 +55,9 @@ class SimCompute:
     run_background = run
 
     async def run_io(self, function: Callable[..., T], *arguments: Any) -> T:
-        await asyncio.sleep(self._chance.random() * _DISK_S_MAX)
+        await nap(self._chance.random() * _DISK_S_MAX)
         result = function(*arguments)
-        await asyncio.sleep(self._chance.random() * _SYNC_S_MAX)
+        await nap(self._chance.random() * _SYNC_S_MAX)
         return result
 
 

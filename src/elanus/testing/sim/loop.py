@@ -11,6 +11,10 @@ and port they could call asks `Life.check` first.
 
 Time stands still while anything can run and jumps to the next timer when nothing can. Nothing here depends on hash
 order, object addresses or the wall clock.
+
+A run is some ten thousands of callbacks, each of which does little, so that the loop itself is a good part of its cost:
+handles are as small as they can be, and a `nap` wakes its task by the timer itself, where `asyncio.sleep` has a timer
+resolve a future and the future wake the task.
 """
 
 from __future__ import annotations
@@ -19,17 +23,14 @@ import asyncio
 import contextvars
 import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from enum import IntEnum
-from operator import attrgetter
 from typing import Any, Final
 
 from elanus.testing.clock import Deadlock
 
 _TASKS_BEFORE_SWEEP: Final = 64
-_context_of: Final = attrgetter("_context")
-"""The context a handle was made in, which asyncio does not tell."""
 
 
 class Crashed(BaseException):
@@ -46,6 +47,83 @@ class State(IntEnum):
     DEAD = 3
 
 
+class Handle:
+    """A callback that is to run, as asyncio's own handles are seen from outside."""
+
+    __slots__ = ("arguments", "callback", "context", "is_cancelled")
+
+    def __init__(
+        self, callback: Callable[..., object], arguments: tuple[Any, ...], context: contextvars.Context
+    ) -> None:
+        self.callback = callback
+        self.arguments = arguments
+        self.context = context
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        """It shall not run."""
+        self.is_cancelled = True
+
+    def cancelled(self) -> bool:
+        """Whether it was told so."""
+        return self.is_cancelled
+
+
+class Nap:
+    """Wakes the one task that awaits it, some time later; what a task asks of a future, and no more."""
+
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_handle", "_loop", "_seconds", "_wake")
+
+    def __init__(self, loop: SimLoop, seconds: float) -> None:
+        self._asyncio_future_blocking = False
+        self._loop = loop
+        self._seconds = seconds
+        self._cancelled = False
+        self._handle: Handle | None = None
+        self._wake: tuple[Callable[[Any], object], contextvars.Context] | None = None
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+        self.result()
+
+    def get_loop(self) -> SimLoop:
+        """Of the task."""
+        return self._loop
+
+    def add_done_callback(self, wake: Callable[[Any], object], *, context: contextvars.Context) -> None:
+        """The task waits."""
+        self._wake = (wake, context)
+        self._handle = self._loop.call_later(self._seconds, wake, self, context=context)
+
+    def cancel(self, msg: object = None) -> bool:
+        """Wake it now, with a cancellation."""
+        handle = self._handle
+        if self._cancelled or handle is None or handle.is_cancelled or self._wake is None:
+            return False
+        handle.cancel()
+        self._cancelled = True
+        self._loop.call_soon(self._wake[0], self, context=self._wake[1])
+        return True
+
+    def result(self) -> None:
+        """What the task is told when it wakes."""
+        # Whoever wakes has been woken: it cannot be cancelled here any more.
+        self._wake = None
+        if self._cancelled:
+            raise asyncio.CancelledError
+
+
+async def nap(seconds: float) -> None:
+    """`asyncio.sleep` on this loop."""
+    if seconds <= 0:
+        await asyncio.sleep(0)
+        return
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimLoop)
+    await Nap(loop, seconds)
+
+
 class Life:
     """One run of one simulated process."""
 
@@ -56,7 +134,7 @@ class Life:
         self.context.run(_LIFE.set, self)
         self.on_death: list[Callable[[], None]] = []
         self._fuse = 0
-        self._parked: list[asyncio.Handle] = []
+        self._parked: list[Handle] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._sweep_at = _TASKS_BEFORE_SWEEP
 
@@ -110,7 +188,7 @@ class Life:
             tell()
         self.on_death = []
 
-    def takes(self, handle: asyncio.Handle) -> bool:
+    def takes(self, handle: Handle) -> bool:
         """Whether a callback of this life, which is not simply running, runs now."""
         if self.state is State.FUSED:
             self._fuse -= 1
@@ -143,12 +221,12 @@ def current_life() -> Life | None:
 class SimLoop(asyncio.BaseEventLoop):
     """See the module's head. One run, one loop."""
 
-    _ready: deque[Any]
+    _ready: deque[Handle]
 
     def __init__(self) -> None:
         super().__init__()
         self._now_s = 0.0
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, Handle]] = []
         self._timer_count = 0
         self.steps = 0
         """Callbacks run so far."""
@@ -163,20 +241,27 @@ class SimLoop(asyncio.BaseEventLoop):
             life.adopt(task)
         return task
 
-    def put_back(self, handles: list[asyncio.Handle]) -> None:
+    def put_back(self, handles: list[Handle]) -> None:
         """Let parked callbacks run next, in their order."""
         self._ready.extend(handles)
 
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> Handle:
+        handle = Handle(callback, args, contextvars.copy_context() if context is None else context)
+        self._ready.append(handle)
+        return handle
+
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
+    ) -> Handle:
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
+    ) -> Handle:
         # Numbered, so that timers of equal time fire in the order they were set, and tuples are compared in C.
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = Handle(callback, args, contextvars.copy_context() if context is None else context)
         self._timer_count += 1
         heapq.heappush(self._timers, (when, self._timer_count, timer))
         return timer
@@ -184,7 +269,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         ready, timers = self._ready, self._timers
         if not ready:
-            while timers and timers[0][2].cancelled():
+            while timers and timers[0][2].is_cancelled:
                 heapq.heappop(timers)
             if not timers:
                 raise Deadlock("all tasks wait and no timer is set")
@@ -193,12 +278,17 @@ class SimLoop(asyncio.BaseEventLoop):
             ready.append(heapq.heappop(timers)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if handle._cancelled:
+            if handle.is_cancelled:
                 continue
-            life = _context_of(handle).get(_LIFE)
+            life = handle.context.get(_LIFE)
             if life is None or life.state is State.RUNNING or (life.state is not State.DEAD and life.takes(handle)):
                 self.steps += 1
-                handle._run()
+                try:
+                    handle.context.run(handle.callback, *handle.arguments)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # as asyncio's own handles do
+                    self.call_exception_handler({"message": "a callback failed", "exception": error})
 
     def _write_to_self(self) -> None:
         raise AssertionError("a thread calls into a simulated world")

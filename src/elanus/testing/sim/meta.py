@@ -30,7 +30,7 @@ from elanus.meta.store import (
     validate,
 )
 from elanus.testing.sim.hosts import Host
-from elanus.testing.sim.loop import current_life
+from elanus.testing.sim.loop import current_life, nap
 from elanus.testing.sim.trace import Trace
 
 TRAVEL_S: Final = (0.0002, 0.001)
@@ -70,9 +70,10 @@ class MetaServer:
         self._faults: dict[str, MetaFaults] = {}
         self._leases: dict[int, tuple[float, asyncio.TimerHandle]] = {}
         self._next_lease = 1
-        self._waiting: list[asyncio.Future[None]] = []
-        self.seen: list[Callable[[WatchBatch], None]] = []
-        """Told of every change."""
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        """Those that watch, by prefix."""
+        self.seen: list[Callable[[WatchBatch, str], None]] = []
+        """Told of every change, and which life of which process made it; '' is no process."""
 
     def faults(self, name: str) -> MetaFaults:
         """What this host meets."""
@@ -84,7 +85,7 @@ class MetaServer:
         for faults in self._faults.values():
             faults.calm()
 
-    def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TransactionResult:
+    def transact(self, compares: Sequence[Compare], operations: Sequence[Operation], by: str = "") -> TransactionResult:
         """Atomic."""
         if not self.state.holds(compares):
             return TransactionResult(False, self.state.revision)
@@ -96,18 +97,21 @@ class MetaServer:
             self.state.apply(change)
             self.trace.note("meta", "revision", f"{change.revision} {','.join(one.key for one in change.events)}")
             for tell in self.seen:
-                tell(change)
-            waiting, self._waiting = self._waiting, []
-            for one in waiting:
-                if not one.done():
-                    one.set_result(None)
+                tell(change, by)
+            self._wake([event.key for event in change.events])
         return TransactionResult(True, self.state.revision)
 
-    async def changed(self) -> None:
-        """Wait for the next revision."""
+    async def changed(self, prefix: str) -> None:
+        """Wait for the next revision that changes such a key."""
         one: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(one)
+        self._waiting.setdefault(prefix, []).append(one)
         await one
+
+    def _wake(self, keys: Sequence[str]) -> None:
+        for prefix in [one for one in self._waiting if any(key.startswith(one) for key in keys)]:
+            for one in self._waiting.pop(prefix):
+                if not one.done():
+                    one.set_result(None)
 
     # --- leases -----------------------------------------------------------------------------------------------------
     def grant(self, ttl_s: float) -> int:
@@ -152,6 +156,7 @@ class MetaClient:
         self._server = server
         self._host = host
         self._faults = server.faults(host.name)
+        self._by = "" if host.life is None else host.life.name
         self._closed = False
 
     # --- the way there and back -------------------------------------------------------------------------------------
@@ -159,7 +164,7 @@ class MetaClient:
         if self._closed:
             raise UnavailableError("the meta store is closed")
         least, most = TRAVEL_S
-        await asyncio.sleep(least + self._server.chance.random() * (most - least))
+        await nap(least + self._server.chance.random() * (most - least))
         life = current_life()
         if life is not None:
             life.check()
@@ -170,7 +175,7 @@ class MetaClient:
         fault = self._silence()
         if fault:
             self._strike(fault)
-            await asyncio.sleep(self._server.chance.random() * PATIENCE_S)
+            await nap(self._server.chance.random() * PATIENCE_S)
             raise UnavailableError("the meta store does not answer")
 
     def _silence(self) -> str:
@@ -209,7 +214,7 @@ class MetaClient:
                 delay_s, self._land, tuple(compares), tuple(operations), context=_NOBODY.copy()
             )
             raise OutcomeUnknownError("a meta transaction got no answer")
-        result = server.transact(compares, operations)
+        result = server.transact(compares, operations, self._by)
         await self._travel()
         if operations and (self._silence() or self._strikes("meta_lost", faults.lost_reply)):
             raise OutcomeUnknownError("the answer to a meta transaction was lost")
@@ -217,7 +222,7 @@ class MetaClient:
 
     def _land(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> None:
         try:
-            self._server.transact(compares, operations)
+            self._server.transact(compares, operations, self._by)
         except LeaseGoneError:
             self._server.trace.note("meta", "too late", "its lease has ended")
 
@@ -226,7 +231,7 @@ class MetaClient:
         seen, server = after_revision, self._server
         while True:
             if seen >= server.state.revision:
-                await server.changed()
+                await server.changed(prefix)
                 await self._travel()
                 if self._strikes("watch_gap", self._faults.watch_gap):
                     raise CompactedError(f"changes after revision {seen} are gone")

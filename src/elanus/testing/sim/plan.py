@@ -45,7 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float = 2.0
 
 
-_EMPHASES: Final = ("", "upsert", "patch", "delete", "insert", "query", "flush", "compact")
+_EMPHASES: Final = ("", "upsert", "patch", "delete", "insert", "query", "flush", "compact", "balance")
 
 
 def _load(chance: random.Random) -> Load:
@@ -73,7 +73,7 @@ def plan_cluster(seed: int) -> Plan:
     return Plan(
         seed=seed,
         shape="cluster",
-        load=_load(chance),
+        load=msgspec.structs.replace(_load(chance), replicas=chance.choice((1, 1, 2))),
         faults=draw(chance, CLUSTER_KINDS, FAULT_COUNT, LASTS_S),
         pchannel_count=2,
         shard_count=chance.randint(1, 2),
@@ -83,16 +83,27 @@ def plan_cluster(seed: int) -> Plan:
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """A composition that can be simulated; `roles` and `moves` are what a run must have crashed and moved to count."""
+    """A composition that can be simulated. `roles` and `moves` are what a run must have crashed and moved to count;
+    `possible`: which faults can strike which roles."""
 
     draw: Callable[[int], Plan]
     roles: tuple[str, ...]
     moves: int
+    possible: frozenset[tuple[str, str]]
+
+
+def _possible(kinds: Mapping[str, Sequence[str]], roles: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    return frozenset((kind, roles[host]) for host, offered in kinds.items() for kind in offered)
 
 
 SHAPES: Final[Mapping[str, Shape]] = {
-    "standalone": Shape(plan_standalone, ("standalone",), 0),
-    "cluster": Shape(plan_cluster, ("coordinator", "streaming", "query", "data", "proxy"), 1),
+    "standalone": Shape(plan_standalone, ("standalone",), 0, _possible(STANDALONE_KINDS, {"server": "standalone"})),
+    "cluster": Shape(
+        plan_cluster,
+        ("coordinator", "streaming", "query", "data", "proxy"),
+        1,
+        _possible(CLUSTER_KINDS, CLUSTER_MACHINES),
+    ),
 }
 
 

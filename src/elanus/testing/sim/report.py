@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import msgspec
 
+from elanus.testing.sim.plan import SHAPES
 from elanus.testing.sim.run import Outcome
 
 
 @dataclass
 class Tally:
-    """Sums over runs."""
+    """Sums over runs of one shape."""
 
+    shape: str
     runs: int = 0
     counted: int = 0
     cpu_s: float = 0.0
@@ -27,11 +29,15 @@ class Tally:
     refused: int = 0
     struck: Counter[tuple[str, str]] = field(default_factory=Counter)
     failures: list[tuple[int, str]] = field(default_factory=list)
+    lacked: Counter[str] = field(default_factory=Counter)
+    """Of runs that did not count: why."""
 
-    def add(self, outcome: Outcome, cpu_s: float, *, counts: bool) -> None:
-        """One run more; `counts`: it was hard enough to count."""
+    def add(self, outcome: Outcome, cpu_s: float) -> None:
+        """One run more."""
+        lacks = lacking(outcome, self.shape)
         self.runs += 1
-        self.counted += counts
+        self.counted += not lacks
+        self.lacked.update(lacks)
         self.cpu_s += cpu_s
         self.virtual_s += outcome.virtual_s
         self.exits += outcome.exits
@@ -51,6 +57,7 @@ class Tally:
             {
                 **{name: getattr(self, name) for name in ("runs", "counted", "cpu_s", "virtual_s", "exits", "moves")},
                 "calls": sum(self.calls.values()),
+                "strikes": sum(self.struck.values()),
                 "failures": self.failures,
                 "struck": struck,
             }
@@ -67,23 +74,37 @@ class Tally:
             f"{calls} operations: {sum(self.acknowledged.values())} acknowledged, {self.refused} refused, "
             f"{self.unknown} unknown; {self.moves} channels moved, {self.exits} processes ended themselves",
             "acknowledged: " + ", ".join(f"{kind} {count}" for kind, count in sorted(self.acknowledged.items())),
-            *table(self.struck),
+            "not counted for want of: "
+            + (", ".join(f"{why} {count}" for why, count in self.lacked.items()) or "nothing"),
+            *table(self.struck, SHAPES[self.shape].possible),
         ]
 
 
-def table(struck: Counter[tuple[str, str]]) -> list[str]:
-    """How often each fault struck each role."""
-    roles = sorted({role for _, role in struck} - {"client"})
-    faults = sorted({fault for fault, _ in struck})
+def table(struck: Counter[tuple[str, str]], possible: Collection[tuple[str, str]]) -> list[str]:
+    """How often each fault struck each role; '-' where it cannot."""
+    roles = sorted({role for _, role in possible})
+    faults = sorted({fault for fault, _ in possible})
+
+    def cell(fault: str, role: str) -> str:
+        return str(struck[fault, role]) if (fault, role) in possible else "-"
+
     head = f"{'fault':<16}" + "".join(f"{role:>13}" for role in roles)
-    return [head, *(f"{fault:<16}" + "".join(f"{struck[fault, role]:>13}" for role in roles) for fault in faults)]
+    return [head, *(f"{fault:<16}" + "".join(f"{cell(fault, role):>13}" for role in roles) for fault in faults)]
 
 
-def counts(outcome: Outcome, roles: Sequence[str], *, moves: int = 1) -> bool:
-    """Whether a run was hard enough: 300 operations, 20 faults of 5 kinds, a crash of every role, a flush, a
-    compaction, and so many moves of a channel."""
+def lacking(outcome: Outcome, shape: str) -> list[str]:
+    """What a run lacks of being hard enough to count: 300 operations, 20 faults of 5 kinds, a crash of every role, a
+    flush, a compaction, and as many moves of a channel as the shape can have."""
     struck, done = outcome.struck, outcome.score.acknowledged
-    crashes = all(struck["crash", role] + struck["power_cut", role] for role in roles)
-    kinds = {fault for (fault, _), count in struck.items() if count}
-    enough = sum(outcome.score.calls.values()) >= 300 and sum(struck.values()) >= 20 and len(kinds) >= 5
-    return enough and crashes and bool(done["flush"]) and bool(done["compact"]) and outcome.moves >= moves
+    wanted = {
+        "operations": sum(outcome.score.calls.values()) >= 300,
+        "faults": sum(struck.values()) >= 20,
+        "kinds of faults": len({fault for (fault, _), count in struck.items() if count}) >= 5,
+        "a flush": bool(done["flush"]),
+        "a compaction": bool(done["compact"]),
+        "a move": outcome.moves >= SHAPES[shape].moves,
+    }
+    crashes = {
+        f"a crash of {role}": struck["crash", role] + struck["power_cut", role] > 0 for role in SHAPES[shape].roles
+    }
+    return [name for name, there in (wanted | crashes).items() if not there]

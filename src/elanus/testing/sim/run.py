@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -32,7 +33,7 @@ from elanus.testing.sim.cluster import Cluster, MakeRoles
 from elanus.testing.sim.faults import Injector, Machines
 from elanus.testing.sim.hosts import Host
 from elanus.testing.sim.linear import ClientHistory, check
-from elanus.testing.sim.loop import Crashed, SimLoop
+from elanus.testing.sim.loop import Crashed, SimLoop, nap
 from elanus.testing.sim.network import Network, SimTransport
 from elanus.testing.sim.plan import LASTS_S, Plan
 from elanus.testing.sim.standalone import Standalone
@@ -41,6 +42,7 @@ from elanus.testing.sim.workload import FIELDS, MAIN, PARTITIONS, Definer, Recor
 
 LASTS_S_MAX: Final = 120.0
 REST_S: Final = 1.0
+LOOKING_S_MAX: Final = 20.0
 CHECKS_MAX: Final = 10
 
 
@@ -79,8 +81,9 @@ class Shape(Machines, Protocol):
         """Begin every process."""
         ...
 
-    def checking(self) -> list[asyncio.Task[Any]]:
-        """Tasks that raise unless all invariants hold of what is stored and served."""
+    def checking(self, *, comes_to_rest: bool = True) -> list[asyncio.Task[Any]]:
+        """Tasks that raise unless all invariants hold of what is stored and served; `comes_to_rest`: nothing is under
+        way any more."""
         ...
 
     def addresses(self) -> list[str]:
@@ -119,7 +122,7 @@ class ClientSite:
         return asyncio.get_running_loop().time()
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await nap(seconds)
 
     async def balance(self) -> bool:
         return self._run.shape.balance()
@@ -164,7 +167,7 @@ class Run:
         client = Client(site, MAIN, FIELDS)
         while True:
             try:
-                await client.create(shard_count=self.plan.shard_count)
+                await client.create(shard_count=self.plan.shard_count, replicas=self.plan.load.replicas)
                 for partition in PARTITIONS[1:]:
                     await client.create_partition(partition)
                 return
@@ -176,7 +179,7 @@ class Run:
         """Read everything; seal everything; read it again."""
         client = Client(site, MAIN, FIELDS)
         worker = Worker(site, self.plan.load, self.record, random.Random(0), 0)
-        await _insist(site, client.load)
+        await _insist(site, partial(client.load, replicas=self.plan.load.replicas))
         await _insist(site, worker.read_all)
         await _insist(site, client.flush)
         await site.sleep(REST_S)
@@ -210,10 +213,21 @@ class Run:
                 await asyncio.sleep(REST_S)
         self._unbroken()
 
+    async def look_into(self) -> None:
+        """Why a run does not get on: raises if a promise was broken on the way, as far as can be seen now."""
+        check(self.history, BOUNDED_STALENESS_S)
+        try:
+            async with asyncio.timeout(LOOKING_S_MAX):
+                await self.until(self.shape.checking(comes_to_rest=False))
+        except (ElanusError, TimeoutError) as error:
+            self.trace.note("inspector", "refused", f"{type(error).__name__}: {error}")
+
     def _unbroken(self) -> None:
         """Raise if a process died of something that no process may die of."""
         if self.shape.broken:
             error = self.shape.broken[0]
+            if isinstance(error, BrokenPromise):
+                raise error
             raise Died(f"{type(error).__name__}: {error}") from error
 
 
@@ -283,6 +297,7 @@ def play_steps(plan: Plan, steps: Steps, make: MakeShape | None = None) -> Outco
                 await steps(run)
         except TimeoutError:
             outcome.failure = f"stuck after {LASTS_S_MAX} virtual seconds"
+            await run.look_into()
         finally:
             outcome.exits, outcome.moves = run.shape.exits, run.shape.moves
             for host in run.shape.hosts.values():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from elanus.base.doors import Doors
-from elanus.base.errors import Action, ElanusError
+from elanus.base.errors import Action, ElanusError, UnavailableError
 from elanus.nodes.contracts import Frontend
 from elanus.testing.composition import Options, Parts, VirtualGround, World
 from elanus.testing.history import LogHistory, ObjectHistory
@@ -121,11 +121,12 @@ class Standalone:
         """None: its leases are in its memory."""
         return ()
 
-    def checking(self) -> list[asyncio.Task[Any]]:
+    def checking(self, *, comes_to_rest: bool = True) -> list[asyncio.Task[Any]]:
         """See `run.Shape`."""
         life = self.host.life
-        assert life is not None
-        return [life.start(check_all(self.world), "check")]
+        if life is None:
+            raise UnavailableError("the server is down")
+        return [life.start(check_all(self.world, comes_to_rest=comes_to_rest), "check")]
 
     # --- for clients ------------------------------------------------------------------------------------------------
     def addresses(self) -> list[str]:

@@ -75,13 +75,15 @@ class Site(Protocol):
 
 class Load(msgspec.Struct, frozen=True):
     """How much is done: `clients` with `operations` each, and how many turns with collections of their own. `hot_keys`
-    keys are everybody's; of `emphasis`, a kind of operation, there is more."""
+    keys are everybody's; of `emphasis`, a kind of operation, there is more. `replicas` of the collection that all share
+    are served: with two, nodes follow the channels that others own."""
 
     clients: int = 4
     operations: int = 65
     collections: int = 5
     hot_keys: int = 10
     emphasis: str = ""
+    replicas: int = 1
 
 
 @dataclass
@@ -272,7 +274,9 @@ class Worker:
         self._saw(keys, found, partition, begun, level)
 
     async def do_count(self) -> None:
-        keys, partition = self._some_keys(), self._partition()
+        await self._count(self._some_keys(), self._partition())
+
+    async def _count(self, keys: Sequence[int], partition: str) -> None:
         begun = self._history.tick()
         call = self._client.count(f"id in {keys}", partitions=(partition,))
         count = await self._call("count", call, f"{partition} {keys}")
@@ -282,7 +286,8 @@ class Worker:
             raise WrongAnswer(f"T4: counted {count} of {keys} in {partition}, possible are {least} to {most}")
 
     async def read_all(self) -> None:
-        """Every key that anybody wrote, at Strong."""
+        """Every key that anybody wrote, at Strong, and how many there are: a query shows a row that is there twice
+        once."""
         for number, partition in enumerate(PARTITIONS):
             registers = [one - number * 10_000_000 for one in self._history.registers if one // 10_000_000 == number]
             keys = sorted({one // 2 for one in registers})
@@ -291,6 +296,7 @@ class Worker:
                 call = self._client.rows(f"id in {keys}", ("id", *_SET_FIELDS), partitions=(partition,))
                 found = await self._call("query", call, f"STRONG {partition} {len(keys)} keys")
                 self._saw(keys, found, partition, begun, "STRONG")
+                await self._count(keys, partition)
 
     # --- upkeep -----------------------------------------------------------------------------------------------------
     async def do_flush(self) -> None:
@@ -304,7 +310,7 @@ class Worker:
         await self._site.sleep(self._chance.random() * 0.2)
         while True:
             try:
-                await self._call("load", self._client.load(), "")
+                await self._call("load", self._client.load(replicas=self._load.replicas), "")
                 return
             except (ElanusError, _NoAnswer):
                 await self._site.sleep(0.2)

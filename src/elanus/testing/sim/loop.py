@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from enum import IntEnum
+from types import TracebackType
 from typing import Any, Final
 
 from elanus.testing.clock import Deadlock
@@ -218,6 +219,22 @@ def current_life() -> Life | None:
     return _LIFE.get()
 
 
+class _Reporting:
+    """Hands what a callback raises to the loop's handler, as asyncio's own handles do."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if error is None or isinstance(error, SystemExit | KeyboardInterrupt):
+            return False
+        self._loop.call_exception_handler({"message": "a callback failed", "exception": error})
+        return True
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """See the module's head. One run, one loop."""
 
@@ -228,6 +245,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._now_s = 0.0
         self._timers: list[tuple[float, int, Handle]] = []
         self._timer_count = 0
+        self._reporting = _Reporting(self)
         self.steps = 0
         """Callbacks run so far."""
 
@@ -283,12 +301,8 @@ class SimLoop(asyncio.BaseEventLoop):
             life = handle.context.get(_LIFE)
             if life is None or life.state is State.RUNNING or (life.state is not State.DEAD and life.takes(handle)):
                 self.steps += 1
-                try:
+                with self._reporting:
                     handle.context.run(handle.callback, *handle.arguments)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as error:  # as asyncio's own handles do
-                    self.call_exception_handler({"message": "a callback failed", "exception": error})
 
     def _write_to_self(self) -> None:
         raise AssertionError("a thread calls into a simulated world")

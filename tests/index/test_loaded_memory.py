@@ -61,7 +61,7 @@ async def main(folder, action, index_type):
         texts = pa.array([f"the text of row {row} and some more words" for row in range(ROWS)], pa.large_string())
         columns = {100: Column(np.arange(ROWS)), 101: Column(vectors), 102: Column(texts)}
         data = SegmentData(Batch(ROWS, columns), np.arange(1, ROWS + 1, dtype=np.uint64), None)
-        place = SegmentPlace(1, "by-dev-rootcoord-dml_0_1v0", 7, 1, ORIGIN)
+        place = SegmentPlace(1, "by-dev-rootcoord-dml_0_1v0", 7, 1, ORIGIN, "ab")
         entry = await write_segment(doors, objects, data, SCHEMA, place)
         file = await write_file(doors, objects, "index", list(build(resolved, vectors, 1)))
         index = IndexFile(1, 101, index_type, "L2", file, {})

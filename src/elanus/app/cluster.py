@@ -21,6 +21,7 @@ from elanus.nodes.data.node import DataNode
 from elanus.nodes.membership import Membership, Registration, draw_node_id
 from elanus.nodes.proxy.proxy import Proxy
 from elanus.nodes.query.node import QueryNode
+from elanus.nodes.spill import SpillingTransport
 from elanus.nodes.streaming.node import StreamingNode
 from elanus.nodes.transport import Transport
 
@@ -51,6 +52,7 @@ class ClusterProcess:
     @classmethod
     async def start(cls, roles: Roles, transport: Transport, role_name: str) -> ClusterProcess:
         """A process that serves its role, or, as a coordinator, stands for election."""
+        transport = SpillingTransport(transport, roles.spills())
         process = cls(roles, transport, role_name)
         await process.membership.start()
         process.node_id = await draw_node_id(process._footing.doors, process._footing.meta)

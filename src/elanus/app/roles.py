@@ -24,6 +24,7 @@ from elanus.nodes.data.node import DataNode
 from elanus.nodes.membership import Peers
 from elanus.nodes.proxy.proxy import Proxy
 from elanus.nodes.query.node import QueryNode
+from elanus.nodes.spill import Spills
 from elanus.nodes.streaming.flush import Storage
 from elanus.nodes.streaming.node import StreamingLimits, StreamingNode
 from elanus.objects.store import ObjectStore
@@ -84,6 +85,11 @@ class Roles:
     def proxy(self, coordinator: Coordinator, streaming: Mapping[int, Streaming]) -> Proxy:
         """A proxy."""
         return Proxy(self.footing.doors, coordinator, streaming)
+
+    def spills(self) -> Spills:
+        """How large results reach other processes."""
+        cluster = self.footing.settings.cluster
+        return Spills(self.footing.doors, self.footing.objects, cluster.reply_bytes_max, cluster.spill_ttl_s)
 
     def coordinator(self, peers: Peers, *, adopts: bool) -> CoordinatorRole:
         """A coordinator that leads once it is elected. `adopts`: owners may live on from an earlier lead."""

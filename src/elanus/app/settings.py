@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from elanus.base.errors import Action, ElanusError
-from elanus.base.limits import GIB, KIB, MIB
+from elanus.base.limits import GIB, INTERNAL_MESSAGE_BYTES_MAX, KIB, MIB
 
 ENVIRONMENT_PREFIX = "ELANUS_"
 # Variables that are not settings of the tree: where the sockets of embedded helpers live, and the file to read.
@@ -217,6 +217,19 @@ class ClusterSettings(Section, frozen=True, kw_only=True):
         float,
         Meta(ge=0.5, le=600.0, description="A process that was not heard of for so long is replaced, in seconds."),
     ] = 15.0
+    reply_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=KIB,
+            le=INTERNAL_MESSAGE_BYTES_MAX // 2,
+            description="A result that one process owes another and that is larger than this is handed over "
+            "through the object store.",
+        ),
+    ] = 64 * MIB
+    spill_ttl_s: Annotated[
+        float,
+        Meta(ge=1.0, le=86400.0, description="How long such a result is kept for who asked for it, in seconds."),
+    ] = 300.0
     tls_certificate: Annotated[
         str,
         Meta(description="PEM file of this process's certificate. Empty: calls between processes are not encrypted."),

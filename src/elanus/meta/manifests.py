@@ -42,6 +42,7 @@ from elanus.meta.store import Compare, MetaStore, Transaction, unchanged
 from elanus.model.segment import Manifest
 from elanus.objects import paths
 from elanus.objects.checksums import read_verified, write_file
+from elanus.objects.paths import Right
 from elanus.objects.store import ObjectNotFoundError, ObjectStore
 
 COMMIT_ATTEMPTS_MAX: Final = 32
@@ -119,11 +120,12 @@ class _Attempts:
 
 @dataclass(frozen=True)
 class Manifests:
-    """Reads and commits manifests. Holds no state."""
+    """Reads and commits manifests. Holds no state. `right`: under which commits are made, told by their tokens."""
 
     doors: Doors
     meta: MetaStore
     objects: ObjectStore
+    right: Right | None = None
 
     async def read(self, vchannel: str) -> Head | None:
         """The newest committed manifest; linearizable. None: no such shard. CorruptedError; ObjectNotFoundError."""
@@ -152,7 +154,8 @@ class Manifests:
 
         `before` is the version it follows; without one it is a new shard's first.
         """
-        token = self.doors.random.token()
+        unique = self.doors.random.token()
+        token = unique if self.right is None else self.right.token(unique)
         version = 0 if before is None else before.manifest.version + 1
         manifest = msgspec.structs.replace(manifest, version=version, token=token)
         key = paths.manifest(manifest.collection_id, manifest.vchannel, version, token)

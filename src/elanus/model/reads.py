@@ -9,6 +9,7 @@ import numpy as np
 
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.columns import Column
+from elanus.model.segment import FileRef
 from elanus.model.types import ConsistencyLevel, DataType
 
 ELEMENT_PLACES_ID: Final = -1
@@ -124,6 +125,15 @@ class Hits(msgspec.Struct, frozen=True, kw_only=True):
     elements: np.ndarray | None = None
     read_timestamp: int = 0
     searched_row_count: int = 0
+    spilled: FileRef | None = None
+    """Where all of this is, when it is too large for one reply; then nothing else is said here."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = [self.counts, self.scores, *(() if self.elements is None else (self.elements,))]
+        columns = [self.keys, *self.fields.values(), *(() if self.groups is None else (self.groups,))]
+        return sum(int(array.nbytes) for array in arrays) + sum(column.nbytes for column in columns)
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,3 +149,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[Column, ...] = ()
     read_timestamp: int = 0
     read_position: Position = ORIGIN
+    spilled: FileRef | None = None
+    """Where all of this is, when it is too large for one reply; then only `row_count` is said here."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        columns = [*self.fields.values(), *self.groups, *(() if self.keys is None else (self.keys,))]
+        stamps = 0 if self.timestamps is None else int(self.timestamps.nbytes)
+        return stamps + sum(column.nbytes for column in columns)

@@ -4,6 +4,7 @@
     transfer                                                                  an unfinished move of a store to here
     probe/<token>                                                             written and deleted at start
     catalog/<intent id>-<token>.snapshot                                      the catalog after a DDL
+    spill/<expiry: Unix ms>-<token>.result                                    a result on its way to who asked for it
     wal/<pchannel>/<term>/<sequence>                                          a slot of the object-store log
     wal/<pchannel>/<term>/head                                                that the term was opened
     wal/<pchannel>/truncated/<term>-<sequence>                                slots below may be gone
@@ -14,9 +15,10 @@
                                       vector-<field id>.arrow
                                       index-<index id>-<token>.<type>
 
-Each name contains its writer's token (drawn per owner's term or task attempt), so that two writers of the same thing
-never meet under one name: whoever commits names its own. Numbers that sort are padded. A log slot is the exception:
-there the contest for the name *is* the protocol.
+Each name contains its writer's token, so that two writers of the same thing never meet under one name: whoever commits
+names its own. The token of a file of a collection also says under which right it is to be committed, `o<term>_…` for
+the owner of the channel in that term, `l<lead>_…` for the coordinator of that lead and the tasks it hands out. Numbers
+that sort are padded. A log slot is the exception: there the contest for the name *is* the protocol.
 """
 
 from __future__ import annotations
@@ -32,12 +34,16 @@ TRANSFER: Final = "transfer"
 CATALOG_PREFIX: Final = "catalog/"
 COLLECTIONS_PREFIX: Final = "collection/"
 LOG_PREFIX: Final = "wal/"
+SPILL_PREFIX: Final = "spill/"
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_-]+")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_]+")
 _TOKEN_IN_NAME: Final = re.compile(r"-([A-Za-z0-9_]+)(?:\.[a-z0-9_]+)?$")
+_SHARD: Final = re.compile(r"collection/(\d+)/([^/]+)/")
 _MANIFEST: Final = re.compile(r"collection/(\d+)/([^/]+)/manifests/(\d+)-([A-Za-z0-9_]+)\.manifest")
 _SLOT: Final = re.compile(r"wal/[^/]+/(\d+)/(\d+)")
+_WRITER: Final = re.compile(r"([ol])(\d+)_[A-Za-z0-9]+")
+_SPILL: Final = re.compile(r"spill/(\d+)-[A-Za-z0-9_]+\.result")
 _SNAPSHOT: Final = re.compile(r"catalog/(\d+)-([A-Za-z0-9_]+)\.snapshot")
 
 
@@ -55,6 +61,27 @@ class SnapshotName(NamedTuple):
 
     intent_id: int
     token: str
+
+
+class Right(NamedTuple):
+    """Under which a file's writer may commit it: that of the channel's owner in a term, or of a coordinator's lead."""
+
+    kind: str
+    number: int
+
+    def token(self, unique: str) -> str:
+        """A token of a writer with this right; `unique` is drawn for it."""
+        return _token(f"{self.kind}{self.number}_{unique}")
+
+
+def owner_of_term(term: int) -> Right:
+    """The right of a channel's owner."""
+    return Right("o", term)
+
+
+def coordinator_of_lead(lead: int) -> Right:
+    """The right of a coordinator."""
+    return Right("l", lead)
 
 
 def probe(token: str) -> str:
@@ -131,6 +158,19 @@ def parse_catalog_snapshot(key: str) -> SnapshotName | None:
     return SnapshotName(int(match[1]), match[2]) if match else None
 
 
+def spill(expires_ms: int, token: str) -> str:
+    """A result that is kept until a moment, in milliseconds since 1970."""
+    return f"{SPILL_PREFIX}{expires_ms:016d}-{_token(token)}.result"
+
+
+def parse_spill(key: str) -> int:
+    """Until when the result under a key is kept."""
+    match = _SPILL.fullmatch(key)
+    check(match is not None, f"{key!r} is not a spilled result's")
+    assert match is not None
+    return int(match[1])
+
+
 def log_prefix(pchannel: str, term: int | None = None) -> str:
     """Before the slots of a pchannel's log, or of one of its terms."""
     return f"{LOG_PREFIX}{_word(pchannel)}/" + ("" if term is None else f"{term:08d}/")
@@ -173,6 +213,18 @@ def token_of(key: str) -> str | None:
     folder, _, name = key.rpartition("/")
     match = _TOKEN_IN_NAME.search(name if name.startswith("index-") or "/segments/" not in key else folder)
     return match[1] if match and not key.startswith(LOG_PREFIX) else None
+
+
+def right_of(token: str) -> Right | None:
+    """The right that a token tells; None for one that tells none."""
+    match = _WRITER.fullmatch(token)
+    return Right(match[1], int(match[2])) if match else None
+
+
+def parse_shard(key: str) -> tuple[int, str] | None:
+    """Collection and shard of a file; None for any other key."""
+    match = _SHARD.match(key)
+    return (int(match[1]), match[2]) if match else None
 
 
 def _word(text: str) -> str:

@@ -20,13 +20,14 @@ from elanus.segment.sealed import SealedSegment
 
 @dataclass(frozen=True, slots=True)
 class SegmentPlace:
-    """Where a new segment belongs, and through which position deletes are folded into it."""
+    """Where a new segment belongs, through which position deletes are folded into it, and its writer's token."""
 
     collection_id: int
     vchannel: str
     segment_id: int
     partition_id: int
     deletes_through: Position
+    token: str
 
 
 async def write_segment(
@@ -34,7 +35,7 @@ async def write_segment(
 ) -> SegmentEntry:
     """Encode rows off the event loop, store their files, and return the entry a manifest may name."""
     files = await doors.compute.run_background(encode_segment, data, schema)
-    folder = paths.segment_folder(place.collection_id, place.vchannel, place.segment_id, doors.random.token())
+    folder = paths.segment_folder(place.collection_id, place.vchannel, place.segment_id, place.token)
     scalars = await write_file(doors, objects, paths.scalars(folder), memoryview(files.scalars))
     vectors = {
         field_id: await write_file(doors, objects, paths.vector(folder, field_id), memoryview(buffer))

@@ -62,6 +62,7 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes_max: int = 1024 * 1024 * 1024
     retention_ms: int = 300_000
     compacts: bool = True
+    reply_bytes_max: int = 64 * 1024 * 1024
 
     def settings(self) -> Settings:
         """The tree that the processes are made from."""
@@ -73,7 +74,7 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
                 segment_bytes_max=self.segment_bytes_max,
             ),
             compaction=CompactionSettings(retention_ms=self.retention_ms, enabled=self.compacts),
-            cluster=ClusterSettings(lease_s=self.lease_s),
+            cluster=ClusterSettings(lease_s=self.lease_s, reply_bytes_max=self.reply_bytes_max),
         )
 
 

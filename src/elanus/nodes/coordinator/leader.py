@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from elanus.base.errors import Action, ElanusError, ReplyLostError, UnavailableError
+from elanus.base.errors import Action, ElanusError, ReplyLostError, StorageError, UnavailableError
 from elanus.meta.catalog import create, elected, run, stored
 from elanus.meta.follow import follow
 from elanus.meta.records import SHARDS, Collection, CollectionState, Database, ShardPointer
@@ -29,8 +29,10 @@ from elanus.nodes.coordinator.oracle import IdAllocator, TimestampOracle
 from elanus.nodes.coordinator.placement import Placement
 from elanus.nodes.coordinator.workers import Workers
 from elanus.nodes.membership import Peers
+from elanus.nodes.spill import collect_expired
 
 SETTLE_S: Final = 0.1
+TIDY_S: Final = 60.0
 DEFAULT_DATABASE_ID: Final = 1
 
 
@@ -93,6 +95,8 @@ class Leader:
         self.background.start()
         spawn(self._follow_pointers(), name="follow shard pointers")
         spawn(self._reconcile_for_ever(), name="placement")
+        if self._adopts:
+            spawn(self._tidy_for_ever(), name="tidying")
         self._mark_all()
         self._leave = self.peers.changes.subscribe(self._mark_all)
 
@@ -144,6 +148,16 @@ class Leader:
             self._wake.clear()
             while self._wanted:
                 await self.reconcile(self._wanted.pop())
+
+    async def _tidy_for_ever(self) -> None:
+        """Let go of what those have left behind who died or gave up."""
+        ground = self.ground
+        while True:
+            try:
+                await collect_expired(ground.doors, ground.objects)
+            except StorageError as error:
+                ground.events.warning("tidying.failed", error=error.message)
+            await ground.doors.clock.sleep(TIDY_S)
 
     async def reconcile(self, collection_id: int) -> None:
         """One placement step for a collection; repeats itself later when something is left."""

@@ -35,6 +35,7 @@ from elanus.nodes.contracts import Coordinator
 from elanus.nodes.streaming.shard import Shard
 from elanus.objects import paths
 from elanus.objects.checksums import write_file
+from elanus.objects.paths import Right
 from elanus.objects.store import ObjectStore
 from elanus.segment.deletes import Deletes, encode_deletes
 from elanus.segment.growing import GrowingReader
@@ -86,16 +87,18 @@ class Flusher:
             work = self._begin(shard)
             if work is None:
                 return None
-            entries = await self._write_segments(shard, work)
-            delete_file = await self._write_deletes(shard, work)
-            return await self._commit(shard, guard, _flush_edit(work, entries, delete_file, term))
+            right = paths.owner_of_term(term)
+            entries = await self._write_segments(shard, work, right)
+            delete_file = await self._write_deletes(shard, work, right)
+            return await self._commit(shard, guard, _flush_edit(work, entries, delete_file, term), right)
 
-    async def settle(self, shard: Shard, guard: Compare) -> Manifest | None:
+    async def settle(self, shard: Shard, guard: Compare, term: int) -> Manifest | None:
         """Commit an idle shard's manifest again, so that its log is not needed any more."""
         async with self._locks.setdefault(shard.vchannel, asyncio.Lock()):
             if shard.has_unflushed or shard.replay_after >= shard.manifest.flushed_through:
                 return None
-            return await self._commit(shard, guard, lambda manifest: msgspec.structs.replace(manifest))
+            same: Edit = lambda manifest: msgspec.structs.replace(manifest)  # noqa: E731
+            return await self._commit(shard, guard, same, paths.owner_of_term(term))
 
     def _begin(self, shard: Shard) -> _Work | None:
         if not shard.has_unflushed or shard.dropped or not shard.committed:
@@ -108,9 +111,9 @@ class Flusher:
         purge_before = min(retained_from, shard.last_timestamp)
         return _Work(after, shard.last_position, shard.last_timestamp, shard.intent_id, readers, deletes, purge_before)
 
-    async def _commit(self, shard: Shard, guard: Compare, edit: Edit) -> Manifest | None:
+    async def _commit(self, shard: Shard, guard: Compare, edit: Edit, right: Right) -> Manifest | None:
         storage = self._storage
-        manifests = Manifests(storage.doors, storage.meta, storage.objects)
+        manifests = Manifests(storage.doors, storage.meta, storage.objects, right)
         outcome = await manifests.commit((ShardEdit(shard.vchannel, edit),), (guard,))
         if isinstance(outcome, Committed):
             shard.install(outcome.manifests[0])
@@ -120,7 +123,7 @@ class Flusher:
         raise FencedError(f"{shard.vchannel}: {outcome.reason}")
 
     # --- files ------------------------------------------------------------------------------------------------------
-    async def _write_segments(self, shard: Shard, work: _Work) -> tuple[SegmentEntry, ...]:
+    async def _write_segments(self, shard: Shard, work: _Work, right: Right) -> tuple[SegmentEntry, ...]:
         partition_ids = sorted(
             {partition_id for reader in work.readers for partition_id in reader.segment.row_counts()}
             - shard.dropped_partitions
@@ -132,15 +135,21 @@ class Flusher:
             )
             if data is None:
                 continue
-            segment_id = (await self._coordinator.allocate_ids(1)).first
-            place = SegmentPlace(shard.manifest.collection_id, shard.vchannel, segment_id, partition_id, work.through)
+            place = SegmentPlace(
+                shard.manifest.collection_id,
+                shard.vchannel,
+                (await self._coordinator.allocate_ids(1)).first,
+                partition_id,
+                work.through,
+                right.token(self._storage.doors.random.token()),
+            )
             entries.append(await write_segment(self._storage.doors, self._storage.objects, data, shard.schema, place))
         return tuple(entries)
 
-    async def _write_deletes(self, shard: Shard, work: _Work) -> DeleteFile | None:
+    async def _write_deletes(self, shard: Shard, work: _Work, right: Right) -> DeleteFile | None:
         if work.deletes is None or not shard.manifest.segments:
             return None
-        token = self._storage.doors.random.token()
+        token = right.token(self._storage.doors.random.token())
         key = paths.deletes(shard.manifest.collection_id, shard.vchannel, work.through, token)
         data = memoryview(encode_deletes(work.deletes))
         ref = await write_file(self._storage.doors, self._storage.objects, key, data)

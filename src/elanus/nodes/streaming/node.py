@@ -410,7 +410,7 @@ class StreamingNode:
             term = owned.channel.term
             while shard.manifest.flushed_through < self._flush_through[vchannel] and not shard.dropped:
                 await self._flusher.flush(shard, owned.guard, owned.channel.term)
-            await self._flusher.settle(shard, owned.guard)
+            await self._flusher.settle(shard, owned.guard, owned.channel.term)
             await self._release_log(owned)
         except FencedError as error:
             self._events.warning("flush.failed", shard=vchannel, error=error.message)

@@ -38,6 +38,8 @@ from elanus.wal.objects import ObjectLog
 
 DOWN_S_MAX: Final = 0.5
 LEAVE_S_MAX: Final = 3.0
+REPLY_BYTES_MAX: Final = 1024
+"""So small that reads of many rows are spilled."""
 EXPECTED: Final = (Action.RETRY, Action.ELSEWHERE, Action.FENCED, Action.UNKNOWN)
 
 MakeRoles = Callable[[Footing], Roles]
@@ -73,7 +75,7 @@ class Cluster:
                 flush_idle_s=plan.growing_idle_s,
             ),
             compaction=CompactionSettings(retention_ms=60_000),
-            cluster=ClusterSettings(lease_s=plan.lease_s),
+            cluster=ClusterSettings(lease_s=plan.lease_s, reply_bytes_max=REPLY_BYTES_MAX),
         )
 
     # --- life -------------------------------------------------------------------------------------------------------

@@ -334,16 +334,15 @@ class Making(Parts):
 class Greedy(Collector):
     """Keeps only what the newest manifest names."""
 
-    async def _live(self, vchannel: str, pointer: Any) -> set[str]:
-        alone = msgspec.structs.replace(pointer, previous=None)
-        return await super()._live(vchannel, alone)
+    async def _live(self, manifest: Manifest, pointer: Any) -> set[str]:
+        return await super()._live(manifest, msgspec.structs.replace(pointer, previous=None))
 
 
 class Sweeping(Parts):
     """Collects too much."""
 
     def leader(self, leader: Leader) -> Leader:
-        leader.collector = Greedy(leader.ground, leader.guard)
+        leader.collector = Greedy(leader.ground, leader.guard, leader.channels.open_term)
         return leader
 
 

@@ -43,7 +43,11 @@ def test_every_name_tells_its_writer(
         check_key(key)
         assert key.startswith((paths.shard_prefix(collection, shard), paths.CATALOG_PREFIX))
     assert {paths.token_of(key) for key in written} == {writer}
-    assert paths.token_of(built) == builder and built.startswith(folder + "/")
+    right = paths.owner_of_term(number) if number % 2 else paths.coordinator_of_lead(number)
+    assert paths.right_of(right.token(writer)) == right and paths.right_of(writer) is None
+    folder = paths.segment_folder(collection, shard, number, right.token(writer))
+    assert paths.token_of(paths.scalars(folder)) == right.token(writer)
+    assert paths.token_of(built) == builder and built.startswith(paths.folder_of(written[0]) + "/")
     assert paths.parse_manifest(written[3]) == (collection, shard, number, writer)
     assert paths.parse_catalog_snapshot(written[4]) == (number, writer)
     assert len({*written, built}) == 6

@@ -133,7 +133,7 @@ class Hits(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes of all arrays."""
         arrays = [self.counts, self.scores, *(() if self.elements is None else (self.elements,))]
         columns = [self.keys, *self.fields.values(), *(() if self.groups is None else (self.groups,))]
-        return sum(int(array.nbytes) for array in arrays) + sum(column.nbytes for column in columns)
+        return int(sum(one.nbytes for one in (*arrays, *columns)))
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,5 +156,5 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         columns = [*self.fields.values(), *self.groups, *(() if self.keys is None else (self.keys,))]
-        stamps = 0 if self.timestamps is None else int(self.timestamps.nbytes)
-        return stamps + sum(column.nbytes for column in columns)
+        stamps = 0 if self.timestamps is None else self.timestamps.nbytes
+        return int(stamps + sum(column.nbytes for column in columns))

@@ -35,11 +35,12 @@ CATALOG_PREFIX: Final = "catalog/"
 COLLECTIONS_PREFIX: Final = "collection/"
 LOG_PREFIX: Final = "wal/"
 SPILL_PREFIX: Final = "spill/"
+OWNER: Final = "o"
+LEAD: Final = "l"
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_-]+")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_]+")
 _TOKEN_IN_NAME: Final = re.compile(r"-([A-Za-z0-9_]+)(?:\.[a-z0-9_]+)?$")
-_SHARD: Final = re.compile(r"collection/(\d+)/([^/]+)/")
 _MANIFEST: Final = re.compile(r"collection/(\d+)/([^/]+)/manifests/(\d+)-([A-Za-z0-9_]+)\.manifest")
 _SLOT: Final = re.compile(r"wal/[^/]+/(\d+)/(\d+)")
 _WRITER: Final = re.compile(r"([ol])(\d+)_[A-Za-z0-9]+")
@@ -76,12 +77,12 @@ class Right(NamedTuple):
 
 def owner_of_term(term: int) -> Right:
     """The right of a channel's owner."""
-    return Right("o", term)
+    return Right(OWNER, term)
 
 
 def coordinator_of_lead(lead: int) -> Right:
     """The right of a coordinator."""
-    return Right("l", lead)
+    return Right(LEAD, lead)
 
 
 def probe(token: str) -> str:
@@ -219,12 +220,6 @@ def right_of(token: str) -> Right | None:
     """The right that a token tells; None for one that tells none."""
     match = _WRITER.fullmatch(token)
     return Right(match[1], int(match[2])) if match else None
-
-
-def parse_shard(key: str) -> tuple[int, str] | None:
-    """Collection and shard of a file; None for any other key."""
-    match = _SHARD.match(key)
-    return (int(match[1]), match[2]) if match else None
 
 
 def _word(text: str) -> str:

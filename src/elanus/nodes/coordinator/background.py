@@ -115,6 +115,10 @@ class Background:
         """Begin to work."""
         self._doors.tasks.spawn(self._work_for_ever(), name="background work")
 
+    def works_on(self, collection_id: int) -> bool:
+        """Whether a task of the collection may be under way."""
+        return collection_id in self._working
+
     def mark(self, collection_id: int) -> None:
         """The collection has changed; look at it."""
         self._dirty[collection_id] = self._doors.clock.monotonic_s()
@@ -244,7 +248,9 @@ class Background:
             token="",
         )
         try:
-            file = await self._workers.run(lambda node, token: node.build(msgspec.structs.replace(task, token=token)))
+            file = await self._workers.run(
+                vchannel, lambda node, token: node.build(msgspec.structs.replace(task, token=token))
+            )
         except IndexBuildError as error:
             # The segment is searched without it; whoever asks for the index's state is told.
             self._events.warning("index.build_failed", shard=vchannel, segment=entry.segment_id, error=error.message)
@@ -254,9 +260,12 @@ class Background:
             return
         definitions = self._definitions(collection.collection_id)
         if all(known.index_id != definition.index_id for known in definitions):
+            self._workers.give_up(vchannel, (file.file,))
             return
         edit = ShardEdit(vchannel, add_index(entry.segment_id, file, definitions))
         outcome = await self._manifests.commit((edit,), (self._guard,))
+        if isinstance(outcome, Refused):
+            self._workers.give_up(vchannel, (file.file,))
         self._events.info("index.built", shard=vchannel, segment=entry.segment_id, refused=isinstance(outcome, Refused))
 
     async def _drop_indexes(self, collection: Collection, manifest: Manifest) -> None:
@@ -308,10 +317,13 @@ class Background:
             token="",
             clustered_by=clustered_by,
         )
-        outputs = await self._workers.run(lambda node, token: node.compact(msgspec.structs.replace(task, token=token)))
+        outputs = await self._workers.run(
+            manifest.vchannel, lambda node, token: node.compact(msgspec.structs.replace(task, token=token))
+        )
         edit = ShardEdit(manifest.vchannel, replace_segments(inputs, outputs, purge_before))
         outcome = await self._manifests.commit((edit,), (self._guard,))
         if isinstance(outcome, Refused):
+            self._workers.give_up(manifest.vchannel, [entry.scalars for entry in outputs])
             raise SchemaMismatchError(outcome.reason)
         self._events.info("segments.compacted", shard=manifest.vchannel, inputs=len(inputs), outputs=len(outputs))
         return tuple(entry.segment_id for entry in outputs)

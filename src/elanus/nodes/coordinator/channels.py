@@ -101,6 +101,7 @@ class Channels:
         self._copies: dict[str, int] = {}
         self._mending: set[tuple[str, int]] = set()
         self._moved: Callable[[str, int], Awaitable[None]] | None = None
+        self._opened: Callable[[str], None] | None = None
         self._leave: Callable[[], None] | None = None
         self._reach = Reach(ground.doors, peers.streaming, lambda: self._plan(self._wanted))
 
@@ -111,6 +112,10 @@ class Channels:
         if node is None:
             raise UnavailableError(f"{pchannel} has no owner now")
         return node
+
+    def open_term(self, pchannel: str) -> int:
+        """The term under which the channel is open for writes; 0 while it is not, as far as is known here."""
+        return self._terms[pchannel] if pchannel in self.owners and pchannel not in self._failed else 0
 
     async def ask(self, pchannel: str, call: Callable[[Streaming], Coroutine[Any, Any, T]]) -> T:
         """The owner's answer. UnavailableError while nobody owns the channel; ReplyLostError when the owner left."""
@@ -147,12 +152,12 @@ class Channels:
             self.followers[pchannel].discard(node_id)
             self._mend_followers()
 
-    async def start(self, moved: Callable[[str, int], Awaitable[None]]) -> None:
+    async def start(self, moved: Callable[[str, int], Awaitable[None]], opened: Callable[[str], None]) -> None:
         """Begin to keep owners, and wait until every channel has one. `moved` is told of each node that serves a
-        channel from now on, or no longer.
+        channel from now on, or no longer; `opened` of each channel that is open under another term than was known.
 
         Where this is the only coordinator there can be, what keeps a channel from being opened is raised."""
-        self._moved = moved
+        self._moved, self._opened = moved, opened
         current = {}
         for name in self.names:
             channel = await fetch_channel(self._ground.meta, name)
@@ -267,6 +272,8 @@ class Channels:
         self.owners[name] = node_id
         self.followers[name].discard(node_id)
         self._settled[name].set()
+        if self._opened is not None:
+            self._opened(name)
         if before is not None and before != node_id:
             self._ground.doors.tasks.spawn(self._part(name, before, term), name=f"resign {name}")
         if before != node_id and self._moved is not None:

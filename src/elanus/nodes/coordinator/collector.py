@@ -2,14 +2,33 @@
 
 While this process leads, it knows every file that some manifest of a shard it looked at named. A file that neither the
 committed manifest nor the one before it names is deleted once no view that could read it is served or pinned; its
-writer's commit is over, since a manifest named it. Files that no manifest ever named (of a flush or task that died) are
-found once, at start, among the objects that exist before any channel has a new owner: whoever wrote those has lost its
-term or its election, so its token can never commit.
+writer's commit is over, since a manifest named it.
 
-Nothing is deleted by age, and nothing when the store holds no catalog at all.
+Files that no manifest ever named are left by writers that died, or lost a race, between writing and committing. Their
+names tell by which right they were to be committed (`paths.Right`), and a file is garbage only when that right is gone:
+
+- an owner's, when the channel has been opened under a higher term: every commit compares the term;
+- an earlier coordinator's or its tasks', since this one was elected: every commit compares the election;
+- a task's of this very lead, when its attempt was given up: nobody but this process would commit it, and it will not.
+
+In this order: the folder is listed, then it is settled which rights are gone, then the references are read. A right
+that is gone never comes back, so that what these do not name, nothing ever will; this holds also for a coordinator that
+was deposed meanwhile. A shard is looked at when this lead begins, when its channel has a new term, when a task was
+given up, and now and then for what a writer that slept has written afterwards.
+
+Nothing is deleted by age, and nothing where the meta store looks older than the files: when it holds no catalog at all,
+or when a name tells of a higher term, lead or version than it knows. A term counts only once the channel was opened
+under it, which the opener refuses to do on a log that is newer than the meta store.
+
+A store that one process owns takes stock once, before any channel has a new owner: all that is there then was written
+by lives that are over.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from typing import Final
 
 from elanus.meta.catalog import fetch, remove, remove_all, run, stored
 from elanus.meta.records import (
@@ -22,12 +41,16 @@ from elanus.meta.records import (
     shard_key,
 )
 from elanus.meta.store import Compare
+from elanus.model.channel import pchannel_of
 from elanus.model.segment import FileRef, Manifest
 from elanus.nodes.coordinator.catalog import Catalog
 from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.coordinator.placement import Placement
 from elanus.objects import paths
 from elanus.objects.checksums import read_verified
+
+GIVEN_UP_MAX: Final = 4096
+"""Attempts; what one wrote that is forgotten is collected by the next lead."""
 
 
 def files_of(manifest: Manifest) -> set[str]:
@@ -38,10 +61,43 @@ def files_of(manifest: Manifest) -> set[str]:
     return {ref.key for ref in refs}
 
 
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What is known of a shard's writers: the term under which its channel is open, this lead, the manifest's version,
+    and the tokens of this lead's tasks that were given up."""
+
+    term: int
+    lead: int
+    version: int
+    given_up: Container[str]
+
+    def over(self, keys: Iterable[str]) -> set[str]:
+        """Those whose writers can commit no more."""
+        return {key for key in keys if self._is_over(paths.token_of(key) or "")}
+
+    def _is_over(self, token: str) -> bool:
+        right = paths.right_of(token)
+        if right is None:
+            return False
+        bound = self.term if right.kind == paths.OWNER else self.lead
+        return right.number < bound or token in self.given_up
+
+    def newer(self, keys: Iterable[str]) -> str | None:
+        """One that the meta store, if it is whole, must know of and does not."""
+        return next((key for key in keys if self._is_newer(key)), None)
+
+    def _is_newer(self, key: str) -> bool:
+        name, right = paths.parse_manifest(key), paths.right_of(paths.token_of(key) or "")
+        if name is not None and name.version > self.version + 1:
+            return True
+        return right is not None and right.number > (self.term if right.kind == paths.OWNER else self.lead)
+
+
 class Collector:
     """See the module's head."""
 
-    def __init__(self, ground: Surroundings, guard: Compare) -> None:
+    def __init__(self, ground: Surroundings, guard: Compare, open_term: Callable[[str], int]) -> None:
+        """`open_term`: the term under which a channel is open now, 0 while it is not."""
         self._doors = ground.doors
         self._meta = ground.meta
         self._objects = ground.objects
@@ -49,6 +105,11 @@ class Collector:
         self._manifests = ground.manifests
         self._known: dict[str, set[str]] = {}
         self._seen_version: dict[str, int] = {}
+        self._events = ground.events
+        self._lead = ground.right.number
+        self._open_term = open_term
+        self._due: set[str] = set()
+        self._given_up: dict[str, None] = {}
 
     async def start(self, catalog: Catalog) -> None:
         """Take stock before any writer starts; what belongs to no collection at all goes at once."""
@@ -63,6 +124,17 @@ class Collector:
             else:
                 await self._objects.delete(key)
 
+    def look(self, vchannels: Iterable[str]) -> None:
+        """Files that no manifest names may lie in these shards' folders."""
+        self._due.update(vchannels)
+
+    def give_up(self, vchannel: str, token: str) -> None:
+        """What this lead's task of that token wrote will never be committed."""
+        self._given_up[token] = None
+        while len(self._given_up) > GIVEN_UP_MAX:
+            del self._given_up[next(iter(self._given_up))]
+        self.look((vchannel,))
+
     async def collect(self, collection: Collection, placement: Placement) -> bool:
         """Delete what is garbage now in one collection; False when something must wait for readers."""
         if collection.state is CollectionState.DROPPING:
@@ -70,17 +142,39 @@ class Collector:
             return True
         settled = True
         for vchannel in collection.vchannels:
+            if vchannel in self._due:
+                await self._take_stock(collection.collection_id, vchannel)
             settled &= await self._collect_shard(vchannel, placement)
         return settled
 
+    async def _take_stock(self, collection_id: int, vchannel: str) -> None:
+        """Learn of files whose writers can commit no more; those that are named are told apart afterwards."""
+        pchannel = pchannel_of(vchannel)
+        term = self._open_term(pchannel)
+        if not term:
+            return  # Looked at when it is open.
+        keys = await self._objects.list(paths.shard_prefix(collection_id, vchannel))
+        pointer = await fetch(self._meta, ShardPointer, shard_key(vchannel))
+        if pointer is None or self._open_term(pchannel) != term:
+            return
+        self._due.discard(vchannel)
+        stock = Stock(term, self._lead, pointer.record.version, self._given_up)
+        newer = stock.newer(keys)
+        if newer:
+            self._events.error("collector.refused", shard=vchannel, newer_than_the_meta_store=newer)
+            return
+        self._known.setdefault(vchannel, set()).update(stock.over(keys))
+        self._seen_version.pop(vchannel, None)
+
     async def _collect_shard(self, vchannel: str, placement: Placement) -> bool:
         item = await self._meta.get(shard_key(vchannel))
-        if item is None:
+        if item is None or self._seen_version.get(vchannel) == stored(ShardPointer, item).record.version:
             return True
-        pointer = stored(ShardPointer, item).record
-        if self._seen_version.get(vchannel) == pointer.version:
+        head = await self._manifests.read(vchannel)
+        if head is None:
             return True
-        live = await self._live(vchannel, pointer)
+        pointer = head.pointer.record
+        live = await self._live(head.manifest, pointer)
         known = self._known.setdefault(vchannel, set())
         garbage = known - live
         if garbage and await self._is_read(vchannel, pointer, placement):
@@ -92,9 +186,9 @@ class Collector:
         self._seen_version[vchannel] = pointer.version
         return True
 
-    async def _live(self, vchannel: str, pointer: ShardPointer) -> set[str]:
-        head = await self._manifests.read(vchannel)
-        live = {pointer.file.key} | (files_of(head.manifest) | {head.pointer.record.file.key} if head else set())
+    async def _live(self, manifest: Manifest, pointer: ShardPointer) -> set[str]:
+        """What the committed manifest and the one before it name, and themselves."""
+        live = files_of(manifest) | {pointer.file.key}
         if pointer.previous is not None:
             data = await read_verified(self._doors, self._objects, pointer.previous)
             live |= files_of(decode(Manifest, data, pointer.previous.key)) | {pointer.previous.key}

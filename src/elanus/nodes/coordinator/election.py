@@ -16,10 +16,12 @@ from typing import Final, Protocol
 
 from elanus.base.errors import Action, ElanusError, UnavailableError
 from elanus.base.scope import Scope
-from elanus.meta.catalog import create
+from elanus.meta.catalog import create, elected
 from elanus.meta.records import ELECTION, Election
 from elanus.meta.store import NO_LEASE, Delete, LeaseGoneError
 from elanus.nodes.coordinator.ground import Surroundings
+from elanus.nodes.coordinator.oracle import IdAllocator
+from elanus.objects.paths import coordinator_of_lead
 
 RETRY_S: Final = 0.5
 
@@ -43,7 +45,7 @@ class Office:
         self._scope = Scope(candidate.ground.doors.tasks, self.lose)
         self.term = 0
         self.ground = replace(candidate.ground, doors=replace(candidate.ground.doors, tasks=self._scope))
-        """What the leader works with: its tasks end with its lead."""
+        """What the leader works with: its tasks end with its lead, whose number is in the names of its files."""
 
     async def win(self) -> None:
         """Wait while another leads, then lead."""
@@ -52,7 +54,9 @@ class Office:
             await ground.meta.transact((), (Delete(ELECTION),))
         while not self.term:
             try:
-                self.term = await self._try()
+                term = await self._try()
+                if term:
+                    await self._take(term)
             except ElanusError as error:
                 if error.action not in (Action.RETRY, Action.UNKNOWN, Action.FENCED):
                     raise
@@ -73,6 +77,13 @@ class Office:
         candidacy = create(Election(node_id=candidate.ground.node_id, address=candidate.address), self._lease)
         outcome = await meta.transact(candidacy.compares, candidacy.operations)
         return outcome.revision if outcome.succeeded else 0
+
+    async def _take(self, term: int) -> None:
+        """Number the lead. Numbers rise over all leads of a store, also where it was moved; election terms do not."""
+        ground = self.ground
+        lead = (await IdAllocator(ground.meta, ground.doors.clock, elected(term)).allocate(1)).first
+        self.ground = replace(ground, right=coordinator_of_lead(lead))
+        self.term = term
 
     async def _keep(self) -> None:
         while True:

@@ -33,6 +33,8 @@ from elanus.nodes.spill import collect_expired
 
 SETTLE_S: Final = 0.1
 TIDY_S: Final = 60.0
+LOOK_AGAIN_S: Final = 3600.0
+"""A folder is listed again for what a writer that slept may have written."""
 DEFAULT_DATABASE_ID: Final = 1
 
 
@@ -60,10 +62,10 @@ class Leader:
         self.oracle = TimestampOracle(ground.meta, ground.doors.clock, self.guard)
         self.ids = IdAllocator(ground.meta, ground.doors.clock, self.guard)
         self.placement = Placement(ground, self.catalog, self.channels, peers, self.term)
-        workers = Workers(ground, peers)
+        self.collector = Collector(ground, self.guard, self.channels.open_term)
+        workers = Workers(ground, peers, self.collector.give_up)
         self.background = Background(ground, self.catalog, self.placement, self.ids, workers, limits.background)
         self.ddl = ShardDdl(ground, self.catalog, self.guard, self.channels, self.term)
-        self.collector = Collector(ground, self.guard)
         self._adopts = limits.adopts
         self._wanted: set[int] = set()
         self._wake = asyncio.Event()
@@ -88,7 +90,7 @@ class Leader:
             await self.placement.start()
         else:
             await self.collector.start(self.catalog)
-        await self.channels.start(self._channel_moved)
+        await self.channels.start(self._channel_moved, self._channel_opened)
         await self.ddl.finish_all()
         await self.catalog.refresh()
         spawn = self.ground.doors.tasks.spawn
@@ -123,6 +125,14 @@ class Leader:
         for collection_id in self.catalog.collections:
             self.mark(collection_id)
 
+    def _channel_opened(self, pchannel: str) -> None:
+        """A channel was opened under another term, or is known to be open: its owners before write no more."""
+        for collection_id, known in self.catalog.collections.items():
+            vchannels = [one for one in known.record.vchannels if pchannel_of(one) == pchannel]
+            if vchannels and self._adopts:
+                self.collector.look(vchannels)
+                self.mark(collection_id)
+
     async def _channel_moved(self, pchannel: str, node_id: int) -> None:
         """Another node serves a channel: it is told what to serve, and the proxies where it is."""
         for collection_id, known in list(self.catalog.collections.items()):
@@ -151,13 +161,17 @@ class Leader:
 
     async def _tidy_for_ever(self) -> None:
         """Let go of what those have left behind who died or gave up."""
-        ground = self.ground
+        ground, looked_s = self.ground, self.ground.doors.clock.monotonic_s()
         while True:
             try:
                 await collect_expired(ground.doors, ground.objects)
             except StorageError as error:
                 ground.events.warning("tidying.failed", error=error.message)
             await ground.doors.clock.sleep(TIDY_S)
+            if ground.doors.clock.monotonic_s() - looked_s >= LOOK_AGAIN_S:
+                looked_s = ground.doors.clock.monotonic_s()
+                for pchannel in self.pchannels:
+                    self._channel_opened(pchannel)
 
     async def reconcile(self, collection_id: int) -> None:
         """One placement step for a collection; repeats itself later when something is left."""
@@ -173,7 +187,7 @@ class Leader:
                     stored_collection.record, None if load is None else load.record
                 )
                 await self._show_followers(stored_collection.record)
-                settled &= await self.collector.collect(stored_collection.record, self.placement)
+                settled &= await self._collect(stored_collection.record)
                 if stored_collection.record.state is CollectionState.DROPPING:
                     await self.catalog.refresh_collection(collection_id)
             except ElanusError as error:
@@ -186,6 +200,11 @@ class Leader:
             self._shown.pop(collection_id, None)
         if not settled:
             self.ground.doors.tasks.spawn(self._again(collection_id), name="placement retry")
+
+    async def _collect(self, collection: Collection) -> bool:
+        if collection.state is CollectionState.DROPPING and self.background.works_on(collection.collection_id):
+            return False  # What its tasks still write goes with the rest.
+        return await self.collector.collect(collection, self.placement)
 
     async def _show_followers(self, collection: Collection) -> None:
         """Tell the proxies when others serve the collection's shards beside their owners."""

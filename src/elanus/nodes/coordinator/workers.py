@@ -7,13 +7,15 @@ in the names of the files it writes: the first attempt may still go on, and nobo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
-from elanus.base.errors import ReplyLostError, UnavailableError
+from elanus.base.errors import ElanusError, ReplyLostError, UnavailableError
+from elanus.model.segment import FileRef
 from elanus.nodes.contracts import Data
 from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.membership import Peers
+from elanus.objects import paths
 
 T = TypeVar("T")
 
@@ -24,7 +26,10 @@ RETRY_S: Final = 0.5
 class Workers:
     """See the module's head."""
 
-    def __init__(self, ground: Surroundings, peers: Peers) -> None:
+    def __init__(self, ground: Surroundings, peers: Peers, given_up: Callable[[str, str], None]) -> None:
+        """`given_up` hears the shard and token of an attempt whose files nobody will ever name."""
+        self._ground = ground
+        self._given_up = given_up
         self._doors = ground.doors
         self._events = ground.events
         self._peers = peers
@@ -36,21 +41,32 @@ class Workers:
         """How many tasks can run at once; at least 1."""
         return max(1, sum(self._slots_of(node_id) for node_id in self._peers.lasting(self._peers.data)))
 
-    async def run(self, begin: Callable[[Data, str], Coroutine[Any, Any, T]]) -> T:
-        """The outcome of a task: `begin` starts it on a node under a token. UnavailableError when there is no node, or
-        every one that was tried has left."""
+    async def run(self, vchannel: str, begin: Callable[[Data, str], Coroutine[Any, Any, T]]) -> T:
+        """The outcome of a task on a shard: `begin` starts it on a node under a token. UnavailableError when there is
+        no node, or every one that was tried has left."""
         for _ in range(ATTEMPTS_MAX):
             node_id = await self._take()
+            token = self._ground.token()
             try:
-                call = begin(self._peers.data[node_id], self._doors.random.token())
+                call = begin(self._peers.data[node_id], token)
                 return await self._peers.while_there(self._doors.tasks, node_id, call)
             except (UnavailableError, ReplyLostError) as error:
+                self._given_up(vchannel, token)
                 self._events.warning("task.node_failed", node=node_id, error=error.message)
+            except ElanusError:
+                self._given_up(vchannel, token)
+                raise
             finally:
                 self._running[node_id] -= 1
                 self._freed.set()
             await self._doors.clock.sleep(RETRY_S)
         raise UnavailableError("every data node that was given the task has left")
+
+    def give_up(self, vchannel: str, files: Iterable[FileRef]) -> None:
+        """The commit of a task's files was refused for good."""
+        for token in {paths.token_of(file.key) for file in files}:
+            if token is not None:
+                self._given_up(vchannel, token)
 
     async def _take(self) -> int:
         """A node with a free slot, the least busy one; waits for it."""

@@ -113,7 +113,9 @@ class DataNode:
             pieces = await self._doors.compute.run_background(dealt_out, data, task.clustered_by, count)
         entries: list[SegmentEntry] = []
         for output_id, piece in zip(task.output_ids, pieces, strict=False):
-            place = SegmentPlace(task.collection_id, task.manifest.vchannel, output_id, partition_id, through, task.token)
+            place = SegmentPlace(
+                task.collection_id, task.manifest.vchannel, output_id, partition_id, through, task.token
+            )
             entry = await write_segment(self._doors, self._objects, piece, task.schema, place)
             entries.append(msgspec.structs.replace(entry, clustered_by=task.clustered_by))
         return tuple(entries)

@@ -49,6 +49,8 @@ def test_text_becomes_numbers() -> None:
         ({"flags": {"server.port": "many"}}, ["server.port", "many", "integer"]),
         ({"environment": {"ELANUS_PORT": "1"}}, ["ELANUS_PORT", "did you mean 'server.port'"]),
         ({"environment": {"ELANUS_LOGGING_LEVEL": "loud"}}, ["logging.level", "environment", "debug"]),
+        ({"flags": {"cluster.patience_s": "18", "cluster.lease_s": "15"}}, ["cluster.patience_s", "cluster.lease_s"]),
+        ({"flags": {"cluster.reply_bytes_max": 2**30}}, ["cluster.reply_bytes_max"]),
         ({"flags": {"segment.flush_bytes_max": 2**31}}, ["segment.flush_bytes_max", "segment.segment_bytes_max"]),
         ({"flags": {"server.unix_path": "/" + "x" * 200}}, ["server.unix_path", "100"]),
         ({"flags": {"server.metrics_port": 19530}}, ["server.port", "server.metrics_port", "differ"]),

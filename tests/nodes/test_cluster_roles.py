@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from node_calls import Client, refused, row, rows
 
-from elanus.app.roles import Roles
+from elanus.app.roles import Footing, Roles
 from elanus.base.errors import Action, ElanusError, FencedError, UnavailableError
+from elanus.base.events import Event, Events, Level
 from elanus.meta.catalog import Stored, stored
 from elanus.meta.catalog import run as run_transaction
-from elanus.meta.records import PCHANNELS, SHARDS, Pchannel
+from elanus.meta.records import COLLECTIONS, PCHANNELS, SHARDS, CatalogSnapshot, Pchannel, decode
 from elanus.meta.store import Put, Transaction
 from elanus.model.channel import pchannel_of
 from elanus.model.columns import Column
 from elanus.model.errors import ChannelNotAvailableError
 from elanus.model.reads import ShardRead
-from elanus.model.requests import Consistency
+from elanus.model.requests import Consistency, LoadRequest
 from elanus.model.segment import IndexFile
 from elanus.model.types import ConsistencyLevel
-from elanus.nodes.contracts import BuildTask, ShardWrite
+from elanus.nodes.contracts import BuildTask, SegmentLoad, ShardWrite
+from elanus.nodes.coordinator.leader import TIDY_S
+from elanus.nodes.coordinator.placement import LOAD_BATCH_MAX
+from elanus.nodes.coordinator.snapshots import KEPT
 from elanus.nodes.data.node import DataNode
+from elanus.nodes.query.node import QueryNode
+from elanus.objects import paths
 from elanus.testing.cluster import ClusterOptions, ClusterWorld, Member, play_cluster
 from elanus.testing.invariants import check_all
 
@@ -597,3 +604,125 @@ def test_writes_under_load_survive_the_promotion_of_a_follower(clustered: Callab
         assert load.waited_s < 2 + 3
 
     clustered(scenario, streaming=4, growing_bytes_max=64 * 1024)
+
+
+# --- placement ------------------------------------------------------------------------------------------------------
+def test_segments_that_nobody_wants_are_released(clustered: Callable[..., None]) -> None:
+    """What a query node held when it was given up, and was let go meanwhile; and what a lead before had loaded."""
+
+    async def scenario(world: ClusterWorld) -> None:
+        client, other = client_of(world), client_of(world, "d")
+        await sealed(client, 4)
+        await client.load()
+        await sealed(other, 2)
+        await other.load()
+        held = sum(map(len, world.holders().values()))
+        assert held == 6
+        others = [name for name in world.members if name != "query 1"]
+        kept = world.holders()["query 1"]
+        world.cut("query 1", "meta", *others)
+        await world.sleep(5)
+        await client.release()
+        world.mend("query 1", "meta", *others)
+        await world.sleep(3)
+        assert world.holders()["query 1"] == kept, "nobody has told it"
+        await world.kill(world.active)
+        await world.sleep(3 * TIDY_S)
+        assert sum(map(len, world.holders().values())) == 2
+        assert await other.count() == 18
+
+    clustered(scenario, coordinators=2, compacts=False)
+
+
+class Counting(QueryNode):
+    """Counts its loads."""
+
+    calls = 0
+
+    async def load(self, load: SegmentLoad) -> None:
+        Counting.calls += 1
+        assert 0 < len(load.manifest.segments) <= LOAD_BATCH_MAX
+        await super().load(load)
+
+
+class CountingRoles(Roles):
+    def query(self) -> QueryNode:
+        return Counting(self.footing.doors, self.footing.objects, self.execution)
+
+
+def test_many_segments_are_loaded_in_few_calls() -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create(load=False)
+        for number in range(LOAD_BATCH_MAX + 8):
+            await client.insert(rows([number]))
+            await client.flush()
+        Counting.calls = 0
+        await client.load()
+        await world.sleep(3)
+        assert await client.count() == LOAD_BATCH_MAX + 8
+        assert Counting.calls == 2
+
+    play_cluster(scenario, ClusterOptions(query=1, compacts=False), make=CountingRoles, check=check_all)
+
+
+class Unloadable(QueryNode):
+    """Fails to load until it is told otherwise."""
+
+    fails = True
+
+    async def load(self, load: SegmentLoad) -> None:
+        if Unloadable.fails:
+            raise UnavailableError("not now")
+        await super().load(load)
+
+
+class UnloadableRoles(Roles):
+    def query(self) -> QueryNode:
+        return Unloadable(self.footing.doors, self.footing.objects, self.execution)
+
+
+def test_trouble_is_told_once_and_others_are_placed_meanwhile() -> None:
+    told: list[Event] = []
+
+    class Telling(UnloadableRoles):
+        def __init__(self, footing: Footing) -> None:
+            events = Events(footing.doors.clock.now_ms, level=Level.INFO, sink=told.append)
+            super().__init__(replace(footing, events=events))
+
+    async def scenario(world: ClusterWorld) -> None:
+        Unloadable.fails = True
+        client, other = client_of(world), client_of(world, "d")
+        await sealed(client, 2)
+        await world.proxy.load(LoadRequest(collection="c"))
+        await other.create()
+        await other.insert(rows(range(3)))
+        assert await other.count() == 3
+        await world.sleep(20)
+        failed = [event for event in told if event.name == "placement.failed" and "not now" in str(event.fields)]
+        assert len(failed) == 1
+        Unloadable.fails = False
+        await world.sleep(3)
+        assert await client.count() == 18
+        assert [event.name for event in told].count("placement.mended") == 1
+
+    play_cluster(scenario, ClusterOptions(compacts=False), make=Telling, check=check_all)
+
+
+# --- definitions ----------------------------------------------------------------------------------------------------
+def test_definitions_leave_few_snapshots_of_the_catalog(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        for number in range(12):
+            await client_of(world, f"c{number}").create(load=False)
+            await world.sleep(0.4)
+        await world.sleep(5)
+        names = await world.objects.list(paths.CATALOG_PREFIX)
+        assert len(names) == KEPT
+        written = [key for key in world.object_history.contents if key.startswith(paths.CATALOG_PREFIX)]
+        assert len(written) <= 8
+        snapshot = decode(CatalogSnapshot, await world.objects.get(names[-1]), names[-1])
+        stored_now = {item.key: item.value for item in await world.meta.range(COLLECTIONS)}
+        assert len(stored_now) == 12
+        assert {key: value for key, value in snapshot.values if key.startswith(COLLECTIONS)} == stored_now
+
+    clustered(scenario)

@@ -13,7 +13,7 @@ from typing import Final
 from elanus.app.roles import Roles
 from elanus.base.errors import ElanusError
 from elanus.meta.records import NodeRecord
-from elanus.nodes.active import active_coordinator
+from elanus.nodes.active import PATIENCE_S, active_coordinator
 from elanus.nodes.contracts import Coordinator, Data, ProxyCache, Query, Streaming
 from elanus.nodes.coordinator.coordinator import Coordinator as CoordinatorRole
 from elanus.nodes.coordinator.election import Candidate, stand_for_ever
@@ -43,7 +43,6 @@ class ClusterProcess:
         self.data: DataNode | None = None
         self.coordinator: CoordinatorRole | None = None
         self.membership = Membership(footing.doors, footing.meta, transport)
-        self.active: Coordinator = active_coordinator(footing.doors.clock, footing.meta, transport)
         self._roles = roles
         self._footing = footing
         self._transport = transport
@@ -60,6 +59,9 @@ class ClusterProcess:
         await process._announce()
         return process
 
+    def _active(self, patience_s: float) -> Coordinator:
+        return active_coordinator(self._footing.doors.clock, self._footing.meta, self._transport, patience_s)
+
     def _offered(self) -> dict[type, object]:
         peers = self.membership.peers
         match self.role_name:
@@ -68,7 +70,7 @@ class ClusterProcess:
                 return {Coordinator: self.coordinator}
             case "streaming":
                 self.streaming = self._roles.streaming(self.node_id)
-                self.streaming.connect(self.active, peers.query)
+                self.streaming.connect(self._active(PATIENCE_S), peers.query)
                 return {Streaming: self.streaming}
             case "query":
                 self.query = self._roles.query()
@@ -76,7 +78,8 @@ class ClusterProcess:
             case "data":
                 self.data = self._roles.data()
                 return {Data: self.data}
-        self.proxy = self._roles.proxy(self.active, peers.streaming)
+        patience_s = self._footing.settings.cluster.patience
+        self.proxy = self._roles.proxy(self._active(patience_s), peers.streaming, patience_s)
         return {ProxyCache: self.proxy}
 
     async def _announce(self) -> None:

@@ -23,6 +23,7 @@ from elanus.nodes.coordinator.leader import Leader, LeaderLimits
 from elanus.nodes.data.node import DataNode
 from elanus.nodes.membership import Peers
 from elanus.nodes.proxy.proxy import Proxy
+from elanus.nodes.proxy.routes import PATIENCE_S
 from elanus.nodes.query.node import QueryNode
 from elanus.nodes.spill import Spills
 from elanus.nodes.streaming.flush import Storage
@@ -82,9 +83,11 @@ class Roles:
         """A data node."""
         return DataNode(self.footing.doors, self.footing.objects, self.footing.building_threads)
 
-    def proxy(self, coordinator: Coordinator, streaming: Mapping[int, Streaming]) -> Proxy:
-        """A proxy."""
-        return Proxy(self.footing.doors, coordinator, streaming)
+    def proxy(
+        self, coordinator: Coordinator, streaming: Mapping[int, Streaming], patience_s: float = PATIENCE_S
+    ) -> Proxy:
+        """A proxy that repeats for so long what waits for a shard."""
+        return Proxy(self.footing.doors, coordinator, streaming, patience_s=patience_s)
 
     def spills(self) -> Spills:
         """How large results reach other processes."""

@@ -29,6 +29,10 @@ RESERVED_VARIABLES = frozenset({"ELANUS_RUNTIME_DIR", "ELANUS_CONFIG"})
 # The system's own limit is 107 bytes; the rest is for what is put behind the name.
 UNIX_PATH_BYTES_MAX = 100
 
+# After a process's lease has ended, others have taken over what it held: soon, and at the latest.
+TAKE_OVER_S = 3.0
+TAKE_OVER_S_MAX = 10.0
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -217,6 +221,15 @@ class ClusterSettings(Section, frozen=True, kw_only=True):
         float,
         Meta(ge=0.5, le=600.0, description="A process that was not heard of for so long is replaced, in seconds."),
     ] = 15.0
+    patience_s: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=3600.0,
+            description="How long a proxy repeats a call while a shard or the coordinator moves, in seconds; longer "
+            "than a lease and a take-over. 0: the lease and ten seconds.",
+        ),
+    ] = 0.0
     reply_bytes_max: Annotated[
         int,
         Meta(
@@ -240,6 +253,11 @@ class ClusterSettings(Section, frozen=True, kw_only=True):
         str,
         Meta(description="Name that every process's certificate carries. Empty: the host that it is reached by."),
     ] = ""
+
+    @property
+    def patience(self) -> float:
+        """How long a proxy repeats a call, in seconds."""
+        return self.patience_s or self.lease_s + TAKE_OVER_S_MAX
 
 
 class EmbeddedSettings(Section, frozen=True, kw_only=True):
@@ -414,7 +432,7 @@ def _leaf(name: str, value: object, kind: Any, origin: Mapping[str, str]) -> obj
 
 
 def _check_relations(settings: Settings) -> None:
-    segment, server = settings.segment, settings.server
+    segment, server, cluster = settings.segment, settings.server, settings.cluster
     if segment.flush_bytes_max > segment.segment_bytes_max:
         raise SettingsError(
             f"segment.flush_bytes_max = {segment.flush_bytes_max} is above "
@@ -427,9 +445,14 @@ def _check_relations(settings: Settings) -> None:
         )
     if len(server.unix_path.encode()) > UNIX_PATH_BYTES_MAX:
         raise SettingsError(f"server.unix_path is longer than {UNIX_PATH_BYTES_MAX} bytes: {server.unix_path}")
-    tls = [settings.cluster.tls_certificate, settings.cluster.tls_key, settings.cluster.tls_authority]
+    tls = [cluster.tls_certificate, cluster.tls_key, cluster.tls_authority]
     if any(tls) and not all(tls):
         raise SettingsError("cluster.tls_certificate, cluster.tls_key and cluster.tls_authority go together")
+    if cluster.patience_s and cluster.patience_s <= cluster.lease_s + TAKE_OVER_S:
+        raise SettingsError(
+            f"cluster.patience_s = {cluster.patience_s} ends before a process that dies is replaced; it must be more "
+            f"than cluster.lease_s and {TAKE_OVER_S:.0f} s, which are {cluster.lease_s + TAKE_OVER_S}"
+        )
     if server.port and server.port == server.metrics_port:
         raise SettingsError(f"server.port and server.metrics_port are both {server.port}; they must differ")
 

@@ -23,6 +23,8 @@ from elanus.nodes.contracts import Coordinator
 from elanus.nodes.transport import Transport
 
 PATIENCE_S: Final = 5.0
+IMPATIENT: Final = frozenset({"describe"})
+"""Calls whose callers may go on with what they know: these are not repeated for longer than `PATIENCE_S`."""
 PAUSE_S: Final = 0.1
 
 REPEATABLE: Final = frozenset(
@@ -51,7 +53,8 @@ class _Finder:
 
     def _call(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def call(*positional: Any, **named: Any) -> Any:
-            end_s = self._clock.monotonic_s() + self._patience_s
+            patience_s = min(PATIENCE_S, self._patience_s) if name in IMPATIENT else self._patience_s
+            end_s = self._clock.monotonic_s() + patience_s
             while True:
                 found = self._found
                 try:

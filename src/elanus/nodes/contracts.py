@@ -278,11 +278,10 @@ class Streaming(Protocol):
 
 # --- query node -----------------------------------------------------------------------------------------------------
 class SegmentLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """Load (or refresh the indexes of) a segment, with the shard's delete files above its `deletes_through`.
-    `in_memory`: ids of indexes to be read into memory and not mapped. `coordinator_term` 0: sent by a delegator."""
+    """Load (or refresh the indexes of) the segments that `manifest` names, which is the shard's with no others, with
+    its delete files above their `deletes_through`. `in_memory`: ids of indexes to be read into memory and not mapped.
+    `coordinator_term` 0: sent by a delegator."""
 
-    vchannel: str
-    entry: SegmentEntry
     schema: CollectionSchema
     manifest: Manifest
     in_memory: tuple[int, ...] = ()
@@ -324,7 +323,10 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Query(Protocol):
     """A query node: sealed segments, mapped from files."""
 
-    async def load(self, load: SegmentLoad) -> None: ...
+    async def load(self, load: SegmentLoad) -> None:
+        """All of the segments; after an error, perhaps some of them. Idempotent."""
+        ...
+
     async def release(self, segment_ids: tuple[int, ...], coordinator_term: int) -> None: ...
     async def apply_deletes(self, deletes: DeleteRange, segment_ids: tuple[int, ...]) -> None: ...
     async def search(self, read: SegmentRead) -> Hits: ...

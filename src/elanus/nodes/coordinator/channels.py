@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+from elanus.base.backoff import Backoff
 from elanus.base.errors import Action, ElanusError, UnavailableError
 from elanus.meta.catalog import assign, elected, fetch_channel, run
 from elanus.meta.store import Transaction
@@ -30,6 +31,7 @@ from elanus.nodes.membership import Peers
 T = TypeVar("T")
 
 RETRY_S: Final = 0.5
+RETRY_S_MAX: Final = 4.0
 PART_S: Final = 2.0
 
 
@@ -217,12 +219,15 @@ class Channels:
         except ElanusError as error:
             self._ground.events.warning("channel.follow_failed", pchannel=name, node=node_id, error=error.message)
             await self._check_leading()
+            if error.action is Action.UNSUPPORTED:
+                return  # No log of this kind is ever followed: trying again changes nothing.
             await self._ground.doors.clock.sleep(RETRY_S)
         finally:
             self._mending.discard((name, node_id))
         self._mend_followers()
 
     async def _keep(self, name: str) -> None:
+        backoff, trouble = Backoff(self._ground.doors.random, RETRY_S, RETRY_S_MAX), ""
         while True:
             self._wake[name].clear()
             wanted = self._wanted.get(name)
@@ -234,15 +239,26 @@ class Channels:
                         self._start_errors.append(error)
                         self._settled[name].set()
                         return
-                    self._ground.events.warning("channel.reopen_failed", pchannel=name, error=error.message)
+                    if error.message != trouble:
+                        self._ground.events.warning("channel.reopen_failed", pchannel=name, error=error.message)
+                    trouble = error.message
                     if not self._adopts and error.action in (Action.CORRUPTED, Action.UNSUPPORTED):
                         raise
                     await self._check_leading()
-                    await self._ground.doors.clock.sleep(RETRY_S)
+                    await self._woken(name, backoff.next_s())
                 continue
+            backoff.reset()
+            trouble = ""
             if wanted is not None:
                 self._settled[name].set()
             await self._wake[name].wait()
+
+    async def _woken(self, name: str, seconds: float) -> None:
+        """Wait until something has changed, but not for ever."""
+        try:
+            await self._ground.doors.tasks.timeout(seconds, self._wake[name].wait())
+        except TimeoutError:
+            return
 
     async def _check_leading(self) -> None:
         """FencedError, which ends this coordinator's lead, if another was elected; a fenced node is none of that."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import msgspec
@@ -116,6 +117,13 @@ class Coordinator:
         """Where calls that change something run."""
         return self.leader.ground.doors.tasks
 
+    @asynccontextmanager
+    async def _defining(self) -> AsyncIterator[None]:
+        """One definition at a time; the catalog has changed afterwards."""
+        async with self._ddl:
+            yield
+            self.leader.snapshots.mark()
+
     # --- identity and time ------------------------------------------------------------------------------------------
     async def allocate_ids(self, count: int) -> Range:
         return await self.leader.ids.allocate(count)
@@ -144,7 +152,7 @@ class Coordinator:
 
     @uninterrupted
     async def create_collection(self, request: CreateCollectionRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             leader, name = self.leader, request.schema.name
             database = leader.catalog.database(request.database).record
             if (database.database_id, name) in leader.catalog.aliases:
@@ -192,7 +200,7 @@ class Coordinator:
 
     @uninterrupted
     async def drop_collection(self, request: CollectionRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             leader = self.leader
             collection = leader.catalog.collection(request).record
             aliases = leader.catalog.aliases_of(collection.collection_id)
@@ -213,7 +221,7 @@ class Coordinator:
 
     @uninterrupted
     async def rename_collection(self, request: RenameCollectionRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             catalog = self.leader.catalog
             database = catalog.database(request.database).record
             target = catalog.database(request.new_database).record if request.new_database else database
@@ -234,7 +242,7 @@ class Coordinator:
 
     @uninterrupted
     async def alter_collection(self, request: AlterPropertiesRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             record = self.leader.catalog.collection(request).record
             if request.index_name:
                 await self._alter_index(record, request)
@@ -256,7 +264,7 @@ class Coordinator:
 
     @uninterrupted
     async def add_field(self, request: AddFieldRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             record = self.leader.catalog.collection(request).record
             await self._alter_schema(record, describe.with_field(record.schema, request.field))
 
@@ -270,7 +278,7 @@ class Coordinator:
 
     @uninterrupted
     async def truncate_collection(self, request: CollectionRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             leader = self.leader
             record = leader.catalog.collection(request).record
             ids = await leader.ids.allocate(1 + len(record.partitions))
@@ -319,7 +327,7 @@ class Coordinator:
     # --- partitions -------------------------------------------------------------------------------------------------
     @uninterrupted
     async def create_partition(self, request: PartitionRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             leader = self.leader
             record = leader.catalog.collection(request).record
             if any(partition.name == request.partition for partition in record.partitions):
@@ -335,7 +343,7 @@ class Coordinator:
 
     @uninterrupted
     async def drop_partition(self, request: PartitionRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             leader = self.leader
             record = leader.catalog.collection(request).record
             found = [partition for partition in record.partitions if partition.name == request.partition]
@@ -352,7 +360,7 @@ class Coordinator:
     # --- aliases ----------------------------------------------------------------------------------------------------
     @uninterrupted
     async def create_alias(self, request: AliasRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             catalog = self.leader.catalog
             database = catalog.database(request.database).record
             record = catalog.collection(request).record
@@ -372,7 +380,7 @@ class Coordinator:
 
     @uninterrupted
     async def alter_alias(self, request: AliasRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             catalog = self.leader.catalog
             database = catalog.database(request.database).record
             if catalog.is_name(database.database_id, request.alias):
@@ -387,7 +395,7 @@ class Coordinator:
 
     @uninterrupted
     async def drop_alias(self, request: AliasRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             catalog = self.leader.catalog
             database = catalog.database(request.database).record
             old = catalog.aliases.get((database.database_id, request.alias))
@@ -418,7 +426,7 @@ class Coordinator:
     # --- databases --------------------------------------------------------------------------------------------------
     @uninterrupted
     async def create_database(self, request: DatabaseRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             leader = self.leader
             if request.database in leader.catalog.databases:
                 raise RequestError(f"database already exist: {request.database}")
@@ -435,7 +443,7 @@ class Coordinator:
 
     @uninterrupted
     async def drop_database(self, request: DatabaseRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             catalog = self.leader.catalog
             if request.database == DEFAULT_DATABASE:
                 raise RequestError("can not drop default database")
@@ -457,7 +465,7 @@ class Coordinator:
 
     @uninterrupted
     async def alter_database(self, request: DatabaseRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             stored = self.leader.catalog.database(request.database)
             properties = describe.altered(stored.record.properties, request.properties, request.delete_keys)
             await self._run(replace(stored, msgspec.structs.replace(stored.record, properties=properties)))
@@ -469,7 +477,7 @@ class Coordinator:
     # --- indexes ----------------------------------------------------------------------------------------------------
     @uninterrupted
     async def create_index(self, request: CreateIndexRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             leader = self.leader
             record = leader.catalog.collection(request).record
             field = record.schema.field(request.field) or record.schema.dynamic
@@ -496,7 +504,7 @@ class Coordinator:
 
     @uninterrupted
     async def drop_index(self, request: IndexRequest) -> None:
-        async with self._ddl:
+        async with self._defining():
             record = self.leader.catalog.collection(request).record
             gone = {index.index_id for index in describe.matching_indexes(record, request)}
             if not gone:
@@ -512,7 +520,7 @@ class Coordinator:
     @uninterrupted
     async def load(self, request: LoadRequest) -> None:
         leader = self.leader
-        async with self._ddl:
+        async with self._defining():
             record = leader.catalog.collection(request).record
             old = leader.catalog.loads.get(record.collection_id)
             known = None if old is None else old.record
@@ -531,7 +539,7 @@ class Coordinator:
     @uninterrupted
     async def release(self, request: PartitionsRequest) -> None:
         leader = self.leader
-        async with self._ddl:
+        async with self._defining():
             record = leader.catalog.collection(request).record
             old = leader.catalog.loads.get(record.collection_id)
             if old is None:

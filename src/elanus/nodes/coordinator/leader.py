@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from elanus.base.errors import Action, ElanusError, ReplyLostError, StorageError, UnavailableError
+from elanus.base.backoff import Backoff
+from elanus.base.errors import Action, ElanusError, ReplyLostError, UnavailableError
 from elanus.meta.catalog import create, elected, run, stored
 from elanus.meta.follow import follow
 from elanus.meta.records import SHARDS, Collection, CollectionState, Database, ShardPointer
@@ -27,11 +28,15 @@ from elanus.nodes.coordinator.ddl import ShardDdl
 from elanus.nodes.coordinator.election import Office
 from elanus.nodes.coordinator.oracle import IdAllocator, TimestampOracle
 from elanus.nodes.coordinator.placement import Placement
+from elanus.nodes.coordinator.snapshots import Snapshots
 from elanus.nodes.coordinator.workers import Workers
 from elanus.nodes.membership import Peers
 from elanus.nodes.spill import collect_expired
 
 SETTLE_S: Final = 0.1
+SETTLE_S_MAX: Final = 2.0
+PLACEMENTS_MAX: Final = 8
+"""Collections that are placed at the same time."""
 TIDY_S: Final = 60.0
 LOOK_AGAIN_S: Final = 3600.0
 """A folder is listed again for what a writer that slept may have written."""
@@ -45,6 +50,15 @@ class LeaderLimits:
     background: BackgroundLimits
     pchannel_count: int
     adopts: bool = False
+
+
+@dataclass(slots=True)
+class _Unsettled:
+    """A collection that is not yet as it should be. `trouble`: what was said of it. `waits`: it is tried again soon."""
+
+    backoff: Backoff
+    trouble: str = ""
+    waits: bool = False
 
 
 class Leader:
@@ -61,13 +75,16 @@ class Leader:
         self.catalog = Catalog(ground.meta)
         self.oracle = TimestampOracle(ground.meta, ground.doors.clock, self.guard)
         self.ids = IdAllocator(ground.meta, ground.doors.clock, self.guard)
+        self.snapshots = Snapshots(ground, self.ids)
         self.placement = Placement(ground, self.catalog, self.channels, peers, self.term)
         self.collector = Collector(ground, self.guard, self.channels.open_term)
         workers = Workers(ground, peers, self.collector.give_up)
         self.background = Background(ground, self.catalog, self.placement, self.ids, workers, limits.background)
         self.ddl = ShardDdl(ground, self.catalog, self.guard, self.channels, self.term)
         self._adopts = limits.adopts
-        self._wanted: set[int] = set()
+        self._wanted: dict[int, None] = {}
+        self._placing: set[int] = set()
+        self._unsettled: dict[int, _Unsettled] = {}
         self._wake = asyncio.Event()
         self._locks: dict[int, asyncio.Lock] = {}
         self._shown: dict[int, tuple[tuple[int, ...], ...]] = {}
@@ -95,6 +112,7 @@ class Leader:
         await self.catalog.refresh()
         spawn = self.ground.doors.tasks.spawn
         self.background.start()
+        spawn(self.snapshots.write_for_ever(), name="catalog snapshots")
         spawn(self._follow_pointers(), name="follow shard pointers")
         spawn(self._reconcile_for_ever(), name="placement")
         if self._adopts:
@@ -117,7 +135,7 @@ class Leader:
     # --- following --------------------------------------------------------------------------------------------------
     def mark(self, collection_id: int) -> None:
         """Something about the collection changed: look at placement and background work."""
-        self._wanted.add(collection_id)
+        self._wanted[collection_id] = None
         self._wake.set()
         self.background.mark(collection_id)
 
@@ -153,19 +171,35 @@ class Leader:
                     self.mark(stored(ShardPointer, item).record.collection_id)
 
     async def _reconcile_for_ever(self) -> None:
+        """Several collections at once: one that waits for a node holds up no other."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._wanted:
-                await self.reconcile(self._wanted.pop())
+            while idle := [one for one in self._wanted if one not in self._placing]:
+                if len(self._placing) >= PLACEMENTS_MAX:
+                    break
+                collection_id = idle[0]
+                del self._wanted[collection_id]
+                self._placing.add(collection_id)
+                self.ground.doors.tasks.spawn(self._place(collection_id), name="placement turn")
+
+    async def _place(self, collection_id: int) -> None:
+        try:
+            await self.reconcile(collection_id)
+        finally:
+            self._placing.discard(collection_id)
+            self._wake.set()
 
     async def _tidy_for_ever(self) -> None:
-        """Let go of what those have left behind who died or gave up."""
+        """Let go of what those have left behind who died, slept or gave up."""
         ground, looked_s = self.ground, self.ground.doors.clock.monotonic_s()
         while True:
             try:
                 await collect_expired(ground.doors, ground.objects)
-            except StorageError as error:
+                await self.placement.release_strangers()
+            except ElanusError as error:
+                if error.action not in (Action.RETRY, Action.ELSEWHERE, Action.UNKNOWN):
+                    raise
                 ground.events.warning("tidying.failed", error=error.message)
             await ground.doors.clock.sleep(TIDY_S)
             if ground.doors.clock.monotonic_s() - looked_s >= LOOK_AGAIN_S:
@@ -175,7 +209,7 @@ class Leader:
 
     async def reconcile(self, collection_id: int) -> None:
         """One placement step for a collection; repeats itself later when something is left."""
-        settled = True
+        settled, trouble = True, ""
         async with self._locks.setdefault(collection_id, asyncio.Lock()):
             stored_collection = self.catalog.collections.get(collection_id)
             if stored_collection is None:
@@ -191,15 +225,32 @@ class Leader:
                 if stored_collection.record.state is CollectionState.DROPPING:
                     await self.catalog.refresh_collection(collection_id)
             except ElanusError as error:
-                self.ground.events.warning("placement.failed", collection=collection_id, error=error.message)
+                trouble = error.message
                 if error.action not in (Action.RETRY, Action.ELSEWHERE, Action.UNKNOWN):
                     raise
                 settled = False
         if collection_id not in self.catalog.collections:
             self._locks.pop(collection_id, None)
             self._shown.pop(collection_id, None)
-        if not settled:
-            self.ground.doors.tasks.spawn(self._again(collection_id), name="placement retry")
+        self._note(collection_id, settled, trouble)
+
+    def _note(self, collection_id: int, settled: bool, trouble: str) -> None:
+        """Say what has changed, and see to it that what is left is done later."""
+        if settled and collection_id not in self._unsettled:
+            return
+        known = self._unsettled.setdefault(
+            collection_id, _Unsettled(Backoff(self.ground.doors.random, SETTLE_S, SETTLE_S_MAX))
+        )
+        if trouble and trouble != known.trouble:
+            self.ground.events.warning("placement.failed", collection=collection_id, error=trouble)
+        elif settled and known.trouble:
+            self.ground.events.info("placement.mended", collection=collection_id)
+        known.trouble = trouble
+        if settled:
+            del self._unsettled[collection_id]
+        elif not known.waits:
+            known.waits = True
+            self.ground.doors.tasks.spawn(self._again(collection_id, known), name="placement retry")
 
     async def _collect(self, collection: Collection) -> bool:
         if collection.state is CollectionState.DROPPING and self.background.works_on(collection.collection_id):
@@ -227,9 +278,10 @@ class Leader:
                     copies[pchannel] = max(copies.get(pchannel, 1), load.record.replica_count)
         return copies
 
-    async def _again(self, collection_id: int) -> None:
-        await self.ground.doors.clock.sleep(SETTLE_S)
-        self._wanted.add(collection_id)
+    async def _again(self, collection_id: int, unsettled: _Unsettled) -> None:
+        await self.ground.doors.clock.sleep(unsettled.backoff.next_s())
+        unsettled.waits = False
+        self._wanted[collection_id] = None
         self._wake.set()
 
     async def invalidate(self, collection_id: int) -> None:

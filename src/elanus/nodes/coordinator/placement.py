@@ -14,9 +14,10 @@ view had the same manifest: a read that comes too late is repeated by its delega
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -33,6 +34,9 @@ from elanus.nodes.membership import Peers
 from elanus.segment.footprint import footprint
 
 T = TypeVar("T")
+
+LOAD_BATCH_MAX: Final = 32
+"""Segments in one call to a query node: few calls for thousands, and progress is seen."""
 
 
 class Owners(Protocol):
@@ -98,6 +102,9 @@ class Placement:
         self._groups: dict[int, Groups] = {}
         self._progress: dict[int, tuple[int, int]] = {}
         self._expected: set[int] = set()
+        self._strangers: set[tuple[int, int]] = set()
+        self._coming: dict[int, int] = {}
+        """Weight of what is being loaded on each node."""
 
     async def start(self) -> None:
         """Learn what the query nodes hold from a lead before."""
@@ -112,12 +119,37 @@ class Placement:
         self.held[node_id] = {segment_id: Held() for segment_id in status.segments}
 
     async def release_strangers(self) -> None:
-        """Release what a lead before had loaded and nobody wants any more. Once every loaded collection is served."""
-        wanted = {segment_id for state in self.shards.values() for segment_id in state.locations}
-        for node_id, segments in list(self.held.items()):
-            strangers = tuple(sorted(one for one, held in segments.items() if held.entry is None and one not in wanted))
-            if strangers:
-                await self._release_at(node_id, strangers)
+        """Release what query nodes hold and nobody wants: loaded by a lead before, or let go while its node was away.
+        Called now and then; only what was a stranger the last time too is released, since what a node has just loaded
+        is a stranger until its answer is here. Waits until every loaded collection is served."""
+        strangers: set[tuple[int, int]] = set()
+        for node_id, node in list(self._peers.query.items()):
+            status = await self._peers.while_there(self._tasks, node_id, node.status())
+            strangers |= {(node_id, segment_id) for segment_id in status.segments}
+        strangers -= self._wanted()
+        if all(self._is_served(collection_id) for collection_id in self._catalog.loads):
+            for node_id in sorted({node_id for node_id, _ in strangers & self._strangers}):
+                here = strangers & self._strangers
+                await self._release_at(node_id, tuple(sorted(one for at, one in here if at == node_id)))
+        self._strangers = strangers
+
+    def _wanted(self) -> set[tuple[int, int]]:
+        """Nodes and segments that were asked for, or are yet to be released."""
+        wanted = {
+            (node_id, segment_id)
+            for node_id, segments in self.held.items()
+            for segment_id, held in segments.items()
+            if held.entry is not None
+        }
+        for state in self.shards.values():
+            wanted |= {(node_id, segment_id) for segment_id, nodes in state.locations.items() for node_id in nodes}
+            wanted |= {(node_id, segment_id) for segment_id, node_id in state.surplus}
+        return wanted
+
+    def _is_served(self, collection_id: int) -> bool:
+        known = self._catalog.collections.get(collection_id)
+        states = [self.shards.get(vchannel) for vchannel in (() if known is None else known.record.vchannels)]
+        return all(state is not None and state.served_version >= 0 for state in states)
 
     async def shard(self, vchannel: str) -> ShardState | None:
         """The shard with its newest committed manifest; None when it is gone or dropped."""
@@ -251,7 +283,9 @@ class Placement:
             segment_id: [node_id for node_id, segments in self.held.items() if segment_id in segments]
             for segment_id in sizes
         }
-        loads = {node_id: sum(one.weight for one in segments.values()) for node_id, segments in self.held.items()}
+        loads = dict(self._coming)
+        for node_id, segments in self.held.items():
+            loads[node_id] = loads.get(node_id, 0) + sum(one.weight for one in segments.values())
         return plan_places(sizes, current, groups, loads)
 
     async def _load_all(
@@ -268,21 +302,37 @@ class Placement:
         self._progress[collection.collection_id] = (total - missing, total)
 
         async def load(node_id: int, entries: Sequence[SegmentEntry]) -> None:
-            for entry in entries:
+            for start in range(0, len(entries), LOAD_BATCH_MAX):
+                batch = tuple(entries[start : start + LOAD_BATCH_MAX])
                 order = SegmentLoad(
-                    vchannel=manifest.vchannel,
-                    entry=entry,
                     schema=collection.schema,
-                    manifest=manifest,
+                    manifest=msgspec.structs.replace(manifest, segments=batch),
                     in_memory=tuple(index.index_id for index in collection.indexes if not index.is_mapped),
                     coordinator_term=self.term,
                 )
                 await self._peers.while_there(self._tasks, node_id, self._node(node_id).load(order))
-                self.held.setdefault(node_id, {})[entry.segment_id] = Held(entry, manifest.version)
+                held = self.held.setdefault(node_id, {})
+                held.update({entry.segment_id: Held(entry, manifest.version) for entry in batch})
                 done, all_ = self._progress.get(collection.collection_id, (0, total))
-                self._progress[collection.collection_id] = (done + 1, all_)
+                self._progress[collection.collection_id] = (done + len(batch), all_)
 
-        await gather_all([load(node_id, entries) for node_id, entries in by_node.items()])
+        with self._counted(by_node):
+            await gather_all([load(node_id, entries) for node_id, entries in by_node.items()])
+
+    @contextmanager
+    def _counted(self, by_node: Mapping[int, Sequence[SegmentEntry]]) -> Iterator[None]:
+        """Others that plan meanwhile see what is on its way to a node."""
+        new = {
+            node_id: sum(Held(entry).weight for entry in entries if entry.segment_id not in self.held.get(node_id, {}))
+            for node_id, entries in by_node.items()
+        }
+        for node_id, weight in new.items():
+            self._coming[node_id] = self._coming.get(node_id, 0) + weight
+        try:
+            yield
+        finally:
+            for node_id, weight in new.items():
+                self._coming[node_id] -= weight
 
     def _node(self, node_id: int) -> Query:
         node = self._peers.query.get(node_id)

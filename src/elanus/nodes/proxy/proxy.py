@@ -68,7 +68,7 @@ from elanus.nodes.proxy.loads import check_load_fields
 from elanus.nodes.proxy.names import check_alias, check_collection_name, check_database_name, check_partition_name
 from elanus.nodes.proxy.properties import check_alteration, check_field_alteration, check_while_loaded
 from elanus.nodes.proxy.reads import Reader
-from elanus.nodes.proxy.routes import Routes
+from elanus.nodes.proxy.routes import PATIENCE_S, Routes
 from elanus.nodes.proxy.schema import checked_added_field, checked_creation
 from elanus.nodes.proxy.upsert import Upserter
 from elanus.nodes.proxy.writes import Writer
@@ -88,11 +88,12 @@ class Proxy:
         coordinator: Coordinator,
         streaming_nodes: Mapping[int, Streaming],
         guard: Guard | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._coordinator = coordinator
         self._guard = guard or OpenGuard()
         self._cache = CollectionCache(coordinator)
-        routes = Routes(doors.clock, self._cache, streaming_nodes)
+        routes = Routes(doors.clock, self._cache, streaming_nodes, patience_s)
         ids = IdAllocator(coordinator)
         self._reader = Reader(doors, routes)
         self._hybrid = HybridReader(self._reader, routes)

@@ -72,8 +72,11 @@ STALE: Final = (
 class Routes:
     """Finds shards' nodes and repeats what may be repeated."""
 
-    def __init__(self, clock: Clock, cache: CollectionCache, nodes: Mapping[int, Streaming]) -> None:
+    def __init__(
+        self, clock: Clock, cache: CollectionCache, nodes: Mapping[int, Streaming], patience_s: float = PATIENCE_S
+    ) -> None:
         self._clock = clock
+        self._patience_s = patience_s
         self._cache = cache
         self._nodes = nodes
         self._suspect: dict[int, float] = {}
@@ -103,6 +106,10 @@ class Routes:
     def _failed(self, node_id: int) -> None:
         self._suspect[node_id] = self._clock.monotonic_s() + SUSPECT_S
 
+    def patience(self) -> Patience:
+        """For one call that is repeated while shards move."""
+        return Patience(self._clock, self._patience_s)
+
     async def with_entry(
         self,
         request: CollectionRequest,
@@ -131,7 +138,7 @@ class Routes:
             except MOVED:
                 if not repeats:
                     raise
-                patience = patience or Patience(self._clock)
+                patience = patience or self.patience()
                 if not await patience.pause():
                     raise
                 entry = await self._newest(request, entry)
@@ -150,7 +157,7 @@ class Routes:
         """Send every record; returns when all are durable, else raises (see the head of this module)."""
         replies: list[WriteReply | None] = [None] * len(writes)
         pending = list(range(len(writes)))
-        patience = Patience(self._clock)
+        patience = self.patience()
         while True:
             nodes = {shard.vchannel: shard for shard in entry.shards}
             outcomes = await self._send([(nodes.get(writes[index].vchannel), writes[index]) for index in pending])
@@ -213,11 +220,11 @@ class _Watched:
 
 
 class Patience:
-    """Growing pauses until `PATIENCE_S` have gone by."""
+    """Growing pauses until patience has ended."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, seconds: float) -> None:
         self._clock = clock
-        self._end_s = clock.monotonic_s() + PATIENCE_S
+        self._end_s = clock.monotonic_s() + seconds
         self._next_s = PAUSE_MIN_S
 
     async def pause(self) -> bool:

@@ -35,7 +35,7 @@ from elanus.nodes.proxy.array_operations import checked_operations, operated
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.ids import IdAllocator
 from elanus.nodes.proxy.reads import Reader
-from elanus.nodes.proxy.routes import NOT_STAMPED, Patience, Routes, verdict
+from elanus.nodes.proxy.routes import NOT_STAMPED, Routes, verdict
 from elanus.nodes.proxy.routing import rows_by_shard, shards_of
 from elanus.nodes.proxy.rows import absent, complete, filler, sent_columns
 from elanus.nodes.proxy.values import json_objects
@@ -113,7 +113,7 @@ class Upserter:
         self, request: InsertRequest, entry: CollectionEntry, shard: int, patch: _Patch
     ) -> WriteReply:
         """Read, overlay, write one shard's rows, again while others get in between or the shard moves."""
-        patience = Patience(self._clock)
+        patience = self._routes.patience()
         while True:
             place = entry.shards[shard]
             try:

@@ -12,6 +12,7 @@ it names. All state changes happen between awaits, on the event loop.
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -33,6 +34,9 @@ from elanus.segment.footprint import footprint
 from elanus.segment.reader import Visibility
 from elanus.segment.sealed import BuiltScalar, SealedSegment
 from elanus.segment.storage import fold_deletes, open_segment
+
+LOADS_AT_ONCE: Final = 4
+"""Segments that are opened side by side: their files come over the network."""
 
 
 class QueryNode:
@@ -56,14 +60,22 @@ class QueryNode:
     # --- loading ----------------------------------------------------------------------------------------------------
     async def load(self, load: SegmentLoad) -> None:
         self._terms.accept(load.coordinator_term)
-        segment_id = load.entry.segment_id
+        entries = load.manifest.segments
+        for start in range(0, len(entries), LOADS_AT_ONCE):
+            loads = [self._load(entry, load) for entry in entries[start : start + LOADS_AT_ONCE]]
+            failed = [one for one in await asyncio.gather(*loads, return_exceptions=True) if one is not None]
+            if failed:
+                raise failed[0]
+
+    async def _load(self, entry: SegmentEntry, load: SegmentLoad) -> None:
+        segment_id = entry.segment_id
         async with self._loading.setdefault(segment_id, asyncio.Lock()):
             segment = self._segments.get(segment_id)
             fresh = segment is None
             if segment is None:
-                segment = await open_segment(self._doors, self._objects, load.entry, load.schema)
+                segment = await open_segment(self._doors, self._objects, entry, load.schema)
             segment.extend_schema(load.schema)
-            await self._load_indexes(segment, load.entry, load.in_memory)
+            await self._load_indexes(segment, entry, load.in_memory)
             await self._fold_deletes(segment, load.manifest)
             if fresh:
                 self._segments[segment_id] = segment

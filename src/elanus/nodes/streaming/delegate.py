@@ -306,11 +306,9 @@ class Delegator:
     async def _catch_up(self, shard: Shard, view: View, node_id: int, segment_ids: tuple[int, ...]) -> None:
         """Let a node that lacks deletes read them from the manifest's files; the next attempt sends the rest."""
         self._sent.pop((node_id, shard.vchannel, view.manifest.version), None)
-        for segment_id in segment_ids:
-            entry = view.manifest.segment(segment_id)
-            if entry is not None:
-                load = SegmentLoad(vchannel=shard.vchannel, entry=entry, schema=shard.schema, manifest=view.manifest)
-                await self._node(node_id).load(load)
+        entries = tuple(entry for entry in view.manifest.segments if entry.segment_id in segment_ids)
+        manifest = msgspec.structs.replace(view.manifest, segments=entries)
+        await self._node(node_id).load(SegmentLoad(schema=shard.schema, manifest=manifest))
 
     # --- the growing part -------------------------------------------------------------------------------------------
     async def _search_growing(

@@ -122,7 +122,8 @@ class Coordinator:
         """One definition at a time; the catalog has changed afterwards."""
         async with self._ddl:
             yield
-            self.leader.snapshots.mark()
+            if self._leading is not None:
+                self._leading.snapshots.mark()
 
     # --- identity and time ------------------------------------------------------------------------------------------
     async def allocate_ids(self, count: int) -> Range:

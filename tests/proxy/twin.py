@@ -65,6 +65,7 @@ from elanus.nodes.contracts import (
     ShardStatus,
     ShardTarget,
     ShardWrite,
+    TimestampWindow,
     WriteReply,
 )
 from elanus.nodes.proxy.proxy import Proxy
@@ -537,9 +538,9 @@ class TwinCoordinator:
         self.next_id += count
         return Range(self.next_id - count, self.next_id)
 
-    async def allocate_timestamps(self) -> Range:
+    async def allocate_timestamps(self) -> TimestampWindow:
         now = self.oracle.draw()
-        return Range(now, now + 1)
+        return TimestampWindow(now, now + 1)
 
     async def report_failed(self, pchannel: str, term: int) -> None: ...
 

@@ -33,10 +33,11 @@ from elanus.base.limits import (
     LOG_FILE_BYTES_MAX,
 )
 from elanus.model.channel import ORIGIN, Position
+from elanus.wal.admission import Batch
 from elanus.wal.chain import ChainFile, ChainReader
 from elanus.wal.format import FILE_HEADER_BYTES, FileName, frames, records_of
 from elanus.wal.log import Confirm, OpenReport, TruncatedError
-from elanus.wal.queue import AppendQueue, Batch, Outcome
+from elanus.wal.queue import AppendQueue, Outcome
 from elanus.wal.tail import Tail
 
 if TYPE_CHECKING:

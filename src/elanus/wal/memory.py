@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from elanus.base.doors import Tasks
 from elanus.base.errors import CorruptedError, ElanusError, FencedError, StorageError
 from elanus.model.channel import ORIGIN, Position
+from elanus.wal.admission import Batch
 from elanus.wal.log import Confirm, OpenReport, TruncatedError
-from elanus.wal.queue import AppendQueue, Batch, Outcome
+from elanus.wal.queue import AppendQueue, Outcome
 
 if TYPE_CHECKING:
     from elanus.wal.log import Payload

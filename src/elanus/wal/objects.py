@@ -39,8 +39,8 @@ from elanus.base.limits import KIB, MIB
 from elanus.model.channel import ORIGIN, Position
 from elanus.objects import paths
 from elanus.objects.store import ObjectExistsError, ObjectStore
+from elanus.wal.admission import Batch
 from elanus.wal.log import Confirm, OpenReport, TruncatedError
-from elanus.wal.queue import Batch
 from elanus.wal.slots import ROOT, Key, Slot, encode_data, encode_fence
 from elanus.wal.walk import Slots, Walk
 from elanus.wal.window import SLOT_STRIDE, SLOTS_IN_FLIGHT_MAX, AppendWindow

@@ -14,6 +14,7 @@ from typing import Final
 from elanus.base.doors import AppendFile, Files
 from elanus.base.errors import DiskFullError, ElanusError, StorageError
 from elanus.model.channel import ORIGIN, Position
+from elanus.wal.admission import Batch
 from elanus.wal.chain import ChainFile, Recovery
 from elanus.wal.format import (
     FILE_HEADER_BYTES,
@@ -25,7 +26,7 @@ from elanus.wal.format import (
     encode_copy,
     encode_file_header,
 )
-from elanus.wal.queue import Batch, Outcome
+from elanus.wal.queue import Outcome
 
 _COPY_PARTS_MAX: Final = 1020
 

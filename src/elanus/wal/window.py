@@ -1,7 +1,7 @@
-"""What is in flight to a log that stores several slots at once: numbers, grouping, answers in order, and the end.
+"""What is in flight to a log that stores several slots at once: grouping, answers in order, and the end.
 
 Invariants
-- A batch gets its number when it is put, before any await. A slot holds consecutive batches; slots are cut in order.
+- A slot holds consecutive batches, in the order in which they were put (see `admission`); slots are cut in order.
 - Answers are given strictly in order: a slot that is stored early waits for those before it.
 - While few slots are in flight a batch starts one at once; beyond that, what waits is grouped until it fills a slot or
   one in flight ends. So an idle store costs one put of latency, a busy one works on full slots.
@@ -11,25 +11,15 @@ Invariants
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from elanus.base.doors import Job, Tasks
-from elanus.base.errors import (
-    DiskFullError,
-    ElanusError,
-    FencedError,
-    OutcomeUnknownError,
-    OverloadedError,
-    StorageError,
-    check,
-)
-from elanus.base.limits import LOG_FRAME_BYTES_MAX, MIB, PENDING_WRITE_BYTES_MAX, PENDING_WRITES_MAX
-from elanus.wal.format import batch_bytes
-from elanus.wal.queue import Batch, Waiting, again
+from elanus.base.errors import DiskFullError, ElanusError, FencedError, OutcomeUnknownError, StorageError
+from elanus.base.limits import MIB
+from elanus.wal.admission import Admission, Batch, Waiting, again
 
 if TYPE_CHECKING:
     from elanus.wal.log import Payload
@@ -68,38 +58,21 @@ class AppendWindow:
         self._name = name
         self._store = store
         self._settled = settled
-        self._next_sequence = 0
-        self._waiting: deque[Waiting] = deque()
-        self._waiting_bytes = 0
+        self._waiting = Admission()
         self._flying: deque[_Flight] = deque()
-        self._ended: ElanusError | None = None
         self._failed = False
         """Every batch has its answer; slots still in flight concern nobody."""
 
     async def put(self, records: Sequence[Payload]) -> int:
         """Number of the batch, once durable; errors as `Writer.append` says."""
-        if self._ended is not None:
-            raise again(self._ended)
-        size = batch_bytes(records)
-        check(len(records) > 0 and size <= LOG_FRAME_BYTES_MAX, f"a log batch of {len(records)} records, {size} bytes")
-        if len(self._waiting) >= PENDING_WRITES_MAX or self._waiting_bytes > PENDING_WRITE_BYTES_MAX:
-            raise OverloadedError(f"{len(self._waiting)} log batches, {self._waiting_bytes} bytes wait to be written")
-        sequence = self._next_sequence
-        self._next_sequence += 1
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(Waiting(Batch(sequence, records, size), answer))
-        self._waiting_bytes += size
+        waiting = self._waiting.admit(records)
         self._launch()
-        await answer
-        return sequence
+        await waiting.answer
+        return waiting.batch.sequence
 
     def end(self, reason: ElanusError) -> None:
         """Refuse what has not begun to be stored and all that comes. The first reason stays."""
-        if self._ended is None:
-            self._ended = reason
-        while self._waiting:
-            self._waiting.popleft().settle(again(self._ended))
-        self._waiting_bytes = 0
+        self._waiting.end(self._waiting.ended or reason)
 
     async def wait_idle(self) -> None:
         """Return when nothing is in flight."""
@@ -117,18 +90,17 @@ class AppendWindow:
 
     def _may_launch(self) -> bool:
         flying = len(self._flying)
-        return flying < SLOTS_EAGER or (flying < SLOTS_IN_FLIGHT_MAX and self._waiting_bytes >= SLOT_BYTES)
+        return flying < SLOTS_EAGER or (flying < SLOTS_IN_FLIGHT_MAX and self._waiting.waiting_bytes >= SLOT_BYTES)
 
     def _cut(self) -> list[Waiting]:
         """The batches of the next slot."""
         cut: list[Waiting] = []
         taken = 0
         while self._waiting and taken < SLOT_BYTES:
-            if cut and self._waiting[0].batch.sequence % SLOT_STRIDE == 0:
+            if cut and self._waiting.next_sequence % SLOT_STRIDE == 0:
                 break
-            cut.append(self._waiting.popleft())
+            cut.append(self._waiting.take())
             taken += cut[-1].batch.size
-        self._waiting_bytes -= taken
         return cut
 
     async def _fly(self, flight: _Flight) -> None:

@@ -15,7 +15,7 @@ import pytest
 from pymilvus import DataType, MilvusClient
 
 from servers import DrillServer
-from services import Service, start_etcd
+from services import BUCKET, Radosgw, Service, s3_environment, start_etcd
 
 pytestmark = pytest.mark.drill
 
@@ -26,6 +26,21 @@ ROWS = 400
 def etcd(tmp_path: Path) -> Iterator[Service]:
     service = start_etcd(tmp_path)
     yield service
+    service.kill()
+
+
+@pytest.fixture(params=["folder", "radosgw"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where a cluster's objects are: a folder that its processes share, or a real S3 store."""
+    if request.param == "folder":
+        yield f"file://{tmp_path / 'shared'}"
+        return
+    pytest.importorskip("obstore", reason="needs obstore: pip install 'elanus[cluster]'")
+    (tmp_path / "radosgw").mkdir()
+    service = Radosgw(tmp_path / "radosgw")
+    for name, value in s3_environment(service.port).items():
+        monkeypatch.setenv(name, value)
+    yield f"s3://{BUCKET}/elanus"
     service.kill()
 
 
@@ -60,9 +75,9 @@ def stored(client: MilvusClient) -> dict[int, str]:
 EXPECTED = {number: f"w{number}" for number in range(ROWS) if number % 10}
 
 
-def test_there_and_back(etcd: Service, tmp_path: Path, serve: Callable[..., DrillServer]) -> None:
-    folder, shared = tmp_path / "data", tmp_path / "shared"
-    urls = ("--meta", f"etcd://127.0.0.1:{etcd.port}/elanus", "--store", f"file://{shared}")
+def test_there_and_back(etcd: Service, store_url: str, tmp_path: Path, serve: Callable[..., DrillServer]) -> None:
+    folder = tmp_path / "data"
+    urls = ("--meta", f"etcd://127.0.0.1:{etcd.port}/elanus", "--store", store_url)
     server = serve(folder=folder)
     client = MilvusClient(f"http://{server.address}")
     fill(client)
@@ -79,8 +94,9 @@ def test_there_and_back(etcd: Service, tmp_path: Path, serve: Callable[..., Dril
     assert twice.returncode != 0 and "complete already" in twice.stderr
 
     counts = ("--coordinators", "1", "--streaming", "1", "--query", "1", "--data", "1", "--proxies", "1")
+    flags = ("--folder", str(tmp_path / "up"), "--port", "0", *counts, "--set", "cluster.reply_bytes_max=2048")
     up = subprocess.Popen(
-        [sys.executable, "-m", "elanus", "up", *urls, "--folder", str(tmp_path / "up"), "--port", "0", *counts],
+        [sys.executable, "-m", "elanus", "up", *urls, *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,11 @@ from elanus.app.stores import StoreUrlError, open_objects
 from elanus.base.doors import Doors
 from elanus.base.errors import StorageError
 from elanus.base.real import real_doors
+from elanus.model.columns import Column
+from elanus.model.reads import Found
+from elanus.nodes.codec import encode
+from elanus.nodes.spill import Spills, collect_expired
+from elanus.objects import paths
 from elanus.objects.memory import MemoryObjectStore
 from elanus.objects.probe import UnsafeStoreError, probe
 from elanus.objects.remote import Location, Patience, open_remote
@@ -161,3 +167,19 @@ def test_a_store_whose_names_are_taken_twice_is_refused(kind: type[ObjectStore])
             await probe(kind(), "probe/x")
 
     clock.run(scenario)
+
+
+def test_results_are_spilled_to_it_and_expire(url: str) -> None:
+    async def scenario(doors: Doors) -> None:
+        store = await open_objects(doors, url, os.environ)
+        spills = Spills(doors, store, reply_bytes_max=1024, ttl_s=0.5)
+        found = Found(row_count=100_000, keys=Column(np.arange(100_000)), read_timestamp=7)
+        received = await spills.received(await spills.sent(found))
+        assert encode(received) == encode(found)
+        lost = await spills.sent(found)
+        assert lost.spilled is not None
+        await doors.clock.sleep(0.6)
+        await collect_expired(doors, store)
+        assert await store.list(paths.SPILL_PREFIX) == []
+
+    play(scenario)

@@ -27,6 +27,8 @@ from elanus.nodes.transport import Transport
 
 ROLE_NAMES: Final = ("coordinator", "streaming", "query", "data", "proxy")
 DRAIN_POLL_S: Final = 0.1
+TAKE_OVER_S_MAX: Final = 10.0
+"""After a lease has ended, its holder's shards are served again within this."""
 
 
 class ClusterProcess:
@@ -78,7 +80,8 @@ class ClusterProcess:
             case "data":
                 self.data = self._roles.data()
                 return {Data: self.data}
-        patience_s = self._footing.settings.cluster.patience
+        cluster = self._footing.settings.cluster
+        patience_s = cluster.patience_s or cluster.lease_s + TAKE_OVER_S_MAX
         self.proxy = self._roles.proxy(self._active(patience_s), peers.streaming, patience_s)
         return {ProxyCache: self.proxy}
 

@@ -29,9 +29,8 @@ RESERVED_VARIABLES = frozenset({"ELANUS_RUNTIME_DIR", "ELANUS_CONFIG"})
 # The system's own limit is 107 bytes; the rest is for what is put behind the name.
 UNIX_PATH_BYTES_MAX = 100
 
-# After a process's lease has ended, others have taken over what it held: soon, and at the latest.
+# So long after a process's lease has ended, others have taken over what it held.
 TAKE_OVER_S = 3.0
-TAKE_OVER_S_MAX = 10.0
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -253,11 +252,6 @@ class ClusterSettings(Section, frozen=True, kw_only=True):
         str,
         Meta(description="Name that every process's certificate carries. Empty: the host that it is reached by."),
     ] = ""
-
-    @property
-    def patience(self) -> float:
-        """How long a proxy repeats a call, in seconds."""
-        return self.patience_s or self.lease_s + TAKE_OVER_S_MAX
 
 
 class EmbeddedSettings(Section, frozen=True, kw_only=True):

@@ -166,7 +166,7 @@ class Coordinator:
                 )
             existing = leader.catalog.find(database.database_id, name)
             if existing is not None:
-                _check_same(existing.record, request)
+                describe.check_same(existing.record, request)
                 return
             limit = min(COLLECTION_COUNT_MAX, int(database.properties.get(MAX_COLLECTIONS, COLLECTION_COUNT_MAX)))
             if len(leader.catalog.in_database(database.database_id)) >= limit:
@@ -591,14 +591,3 @@ class Coordinator:
     async def segments(self, collection_id: int) -> tuple[SegmentInfo, ...]:
         record = self.leader.catalog.collection(CollectionRequest(collection_id=collection_id)).record
         return await describe.segments(self.leader, record)
-
-
-def _check_same(existing: Collection, request: CreateCollectionRequest) -> None:
-    same = (
-        existing.schema == request.schema
-        and len(existing.vchannels) == request.shard_count
-        and existing.consistency_level == request.consistency_level
-        and existing.properties == request.properties
-    )
-    if not same:
-        raise RequestError(f"create duplicate collection with different parameters, collection: {existing.name}")

@@ -22,6 +22,7 @@ from elanus.model.requests import (
     AlterPropertiesRequest,
     CollectionReply,
     CollectionRequest,
+    CreateCollectionRequest,
     IndexReply,
     IndexRequest,
     LoadRequest,
@@ -336,3 +337,15 @@ async def segments(leader: Leader, record: Collection) -> tuple[SegmentInfo, ...
                 )
             )
     return tuple(found)
+
+
+def check_same(existing: Collection, request: CreateCollectionRequest) -> None:
+    """Refuse to create a collection whose name another one has."""
+    same = (
+        existing.schema == request.schema
+        and len(existing.vchannels) == request.shard_count
+        and existing.consistency_level == request.consistency_level
+        and existing.properties == request.properties
+    )
+    if not same:
+        raise RequestError(f"create duplicate collection with different parameters, collection: {existing.name}")

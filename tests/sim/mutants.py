@@ -94,8 +94,8 @@ class Aging(Collector):
 
 
 class AgingRoles(Roles):
-    def leader(self, office: Any, peers: Any, limits: Any) -> Leader:
-        leader = super().leader(office, peers, limits)
+    def leader(self, *arguments: Any) -> Leader:
+        leader = super().leader(*arguments)
         leader.collector.__class__ = Aging
         return leader
 
@@ -275,8 +275,8 @@ ALWAYS = absent("no such key")
 class UnguardedRoles(Roles):
     """With a coordinator that goes on when another was elected."""
 
-    def leader(self, office: Any, peers: Any, limits: Any) -> Leader:
-        leader: Any = super().leader(office, peers, limits)
+    def leader(self, *arguments: Any) -> Leader:
+        leader: Any = super().leader(*arguments)
         leader.guard = ALWAYS
         for part in (leader.channels, leader.background, leader.oracle, leader.ids, leader.ddl, leader.collector):
             part._guard = ALWAYS
@@ -292,8 +292,8 @@ class Resending(Routes):
 
 
 class ResendingRoles(Roles):
-    def proxy(self, coordinator: Any, streaming: Any) -> Proxy:
-        proxy: Any = super().proxy(coordinator, streaming)
+    def proxy(self, *arguments: Any, **named: Any) -> Proxy:
+        proxy: Any = super().proxy(*arguments, **named)
         proxy._writer._routes.__class__ = Resending
         return proxy  # type: ignore[no-any-return]
 
@@ -325,6 +325,6 @@ MUTANTS: dict[str, Mutant] = {
     "flush-without-its-term": many("12", nodes(Unowned), 8),
     "coordinator-without-its-guard": many("18", UnguardedRoles, 8),
     "write-sent-again-after-an-unknown-outcome": many(
-        "8", ResendingRoles, 16, with_more("insert", "loss", roles=("streaming",))
+        "8", ResendingRoles, 16, with_more("insert", "loss", roles=("streaming", "proxy"))
     ),
 }

@@ -211,7 +211,7 @@ class Unconditional(Flusher):
     """Commits whatever has been flushed since it began, and again when it is not sure: its precondition would refuse
     the second time."""
 
-    async def _commit(self, shard: Any, guard: Any, edit: Any) -> Any:
+    async def _commit(self, shard: Any, guard: Any, edit: Any, right: Any) -> Any:
         began = shard.manifest.flushed_through
 
         def careless(manifest: Any) -> Any:
@@ -220,7 +220,7 @@ class Unconditional(Flusher):
 
         while True:
             try:
-                return await super()._commit(shard, guard, careless)
+                return await super()._commit(shard, guard, careless, right)
             except UnavailableError:
                 continue
 
@@ -238,8 +238,8 @@ class Unconditioned(StreamingNode):
 class Disowned(Flusher):
     """Commits whoever owns the channel now."""
 
-    async def _commit(self, shard: Any, guard: Any, edit: Any) -> Any:
-        return await super()._commit(shard, ALWAYS, edit)
+    async def _commit(self, shard: Any, guard: Any, edit: Any, right: Any) -> Any:
+        return await super()._commit(shard, ALWAYS, edit, right)
 
 
 class Unowned(StreamingNode):

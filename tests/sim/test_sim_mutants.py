@@ -23,5 +23,6 @@ def found(name: str) -> str:
 def test_a_rule_switched_off_is_found(name: str, record_property: pytest.RecordProperty) -> None:
     said = found(name)
     assert said, f"rule {MUTANTS[name].rule}: {name} was not found in {MUTANTS[name].seeds} seeds"
+    assert "TypeError" not in said, f"the mutant no longer fits what it changes: {said}"
     record_property(name, said)
     print(f"\nrule {MUTANTS[name].rule:>2}  {name}: {said[:140]}")

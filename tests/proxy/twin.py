@@ -65,7 +65,6 @@ from elanus.nodes.contracts import (
     ShardStatus,
     ShardTarget,
     ShardWrite,
-    TimestampWindow,
     WriteReply,
 )
 from elanus.nodes.proxy.proxy import Proxy
@@ -538,9 +537,9 @@ class TwinCoordinator:
         self.next_id += count
         return Range(self.next_id - count, self.next_id)
 
-    async def allocate_timestamps(self) -> TimestampWindow:
+    async def allocate_timestamps(self) -> Range:
         now = self.oracle.draw()
-        return TimestampWindow(now, now + 1)
+        return Range(now, now + 1)
 
     async def report_failed(self, pchannel: str, term: int) -> None: ...
 

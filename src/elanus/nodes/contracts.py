@@ -155,21 +155,13 @@ class Range(msgspec.Struct, frozen=True):
     end: int
 
 
-class TimestampWindow(msgspec.Struct, frozen=True):
-    """Timestamps first <= t < end, granted by the coordinator of that term; who has heard a higher one ignores it."""
-
-    first: int
-    end: int
-    term: int = 0
-
-
 class Coordinator(Definitions, Protocol):
     """DDL, identity, time and placement. Exactly one is active; each call is idempotent or refused."""
 
     async def describe(self, request: CollectionRequest) -> CollectionView: ...
     async def segments(self, collection_id: int) -> tuple[SegmentInfo, ...]: ...
     async def allocate_ids(self, count: int) -> Range: ...
-    async def allocate_timestamps(self) -> TimestampWindow:
+    async def allocate_timestamps(self) -> Range:
         """Timestamps an owner may stamp with, from now to a little ahead; the persisted bound is above them."""
         ...
 

@@ -57,7 +57,7 @@ from elanus.model.requests import (
 )
 from elanus.model.schema import DEFAULT_DATABASE, DEFAULT_PARTITION, CollectionSchema
 from elanus.model.types import DataType
-from elanus.nodes.contracts import CollectionView, Range, TimestampWindow
+from elanus.nodes.contracts import CollectionView, Range
 from elanus.nodes.coordinator import describe
 from elanus.nodes.coordinator.calls import uninterrupted
 from elanus.nodes.coordinator.election import Office
@@ -129,10 +129,8 @@ class Coordinator:
     async def allocate_ids(self, count: int) -> Range:
         return await self.leader.ids.allocate(count)
 
-    async def allocate_timestamps(self) -> TimestampWindow:
-        leader = self.leader
-        window = await leader.oracle.window()
-        return TimestampWindow(window.first, window.end, leader.term)
+    async def allocate_timestamps(self) -> Range:
+        return await self.leader.oracle.window()
 
     async def report_failed(self, pchannel: str, term: int) -> None:
         self.leader.channels.report_failed(pchannel, term)

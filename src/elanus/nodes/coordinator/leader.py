@@ -73,7 +73,7 @@ class Leader:
         names = tuple(pchannel_name(number) for number in range(limits.pchannel_count))
         self.channels = Channels(ground, peers, self.term, names, limits.adopts)
         self.catalog = Catalog(ground.meta)
-        self.oracle = TimestampOracle(ground.meta, ground.doors.clock, ground.doors.tasks, self.guard)
+        self.oracle = TimestampOracle(ground.meta, ground.doors.clock, self.guard)
         self.ids = IdAllocator(ground.meta, ground.doors.clock, self.guard)
         self.snapshots = Snapshots(ground, self.ids)
         self.placement = Placement(ground, self.catalog, self.channels, peers, self.term)

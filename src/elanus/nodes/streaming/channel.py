@@ -125,7 +125,6 @@ class Channel:
         self._idle.set()
         self._in_flight: asyncio.Event | None = None
         self._appender: Job | None = None
-        self._renewing: Job | None = None
         self._closed = False
         self.follows = False
 
@@ -244,8 +243,6 @@ class Channel:
             full = isinstance(error, DiskFullError)
             self._refuse_all(error if full else UnavailableError(f"no timestamps: {error.message}"))
             return
-        if self.stamps.runs_low and (self._renewing is None or self._renewing.done()):
-            self._renewing = self._doors.tasks.spawn(self._renew(), name=f"timestamps of {self.pchannel}")
         batch = [pending for pending in self._take_batch() if self._admit(pending)]
         if not batch:
             return
@@ -255,14 +252,6 @@ class Channel:
         finally:
             self._in_flight.set()
             self._in_flight = None
-
-    async def _renew(self) -> None:
-        """Ask for timestamps before they are needed. Where that fails for now, who needs them asks, and is told."""
-        try:
-            await self.stamps.renew()
-        except ElanusError as error:
-            if error.action in (Action.CORRUPTED, Action.UNSUPPORTED):
-                raise
 
     async def _append_batch(self, writer: Writer, batch: list[_Pending]) -> None:
         records = [self._stamp(pending) for pending in batch]

@@ -3,18 +3,15 @@
 The window's end lies below the oracle's persisted bound, so nothing ever repeats; rising across owners of the channel
 comes from the floor, which an opener sets above everything in manifests and replay, and only then asks for a window.
 
-Under load a window is renewed when half of it is used, so that no write waits for the coordinator. A window of a
-coordinator that was deposed is not taken once a newer one's was.
-
 The clock here and the coordinator's may differ by any amount. One that is ahead of the window is not followed.
 """
 
 from __future__ import annotations
 
 from elanus.base.doors import Clock
-from elanus.base.errors import UnavailableError, check
+from elanus.base.errors import check
 from elanus.model.timestamp import compose
-from elanus.nodes.contracts import Coordinator, TimestampWindow
+from elanus.nodes.contracts import Coordinator, Range
 
 
 class Stamps:
@@ -24,7 +21,7 @@ class Stamps:
         self._clock = clock
         self._coordinator = coordinator
         self._last = 0
-        self._window = TimestampWindow(0, 0)
+        self._window = Range(0, 0)
         self._clock_limit = 0
 
     @property
@@ -43,24 +40,12 @@ class Stamps:
     async def reserve(self, count: int) -> None:
         """Make sure `count` timestamps can be drawn now; asks the coordinator when the window has run out."""
         if self._soonest(self._clock_timestamp()) + count >= self._window.end:
-            await self.renew()
+            self._window = await self._coordinator.allocate_timestamps()
             check(
                 self._soonest(0) + count < self._window.end,
                 "timestamp window ends below the channel's floor",
             )
         self._clock_limit = self._window.end - count
-
-    @property
-    def runs_low(self) -> bool:
-        """Whether half of the window is used."""
-        return self._soonest(self._clock_timestamp()) >= (self._window.first + self._window.end) // 2
-
-    async def renew(self) -> None:
-        """Take the next window. UnavailableError when it is a deposed coordinator's."""
-        window = await self._coordinator.allocate_timestamps()
-        if window.term < self._window.term:
-            raise UnavailableError(f"the coordinator of term {window.term} was deposed")
-        self._window = window
 
     def draw(self) -> int:
         """The next timestamp; `reserve` came before. The clock goes on between the two, perhaps out of the window: then

@@ -25,7 +25,7 @@ from elanus.model.records import WriteRecord
 from elanus.model.segment import Manifest, SegmentEntry
 from elanus.model.timestamp import TIMESTAMP_MAX
 from elanus.nodes.contracts import CompactTask, DeleteRange, SegmentRead
-from elanus.nodes.coordinator.collector import Collector
+from elanus.nodes.coordinator.collector import Collector, files_of
 from elanus.nodes.coordinator.leader import Leader
 from elanus.nodes.data.node import DataNode
 from elanus.nodes.query.node import QueryNode
@@ -332,10 +332,10 @@ class Making(Parts):
 
 
 class Greedy(Collector):
-    """Keeps only what the newest manifest names."""
+    """Keeps manifests, and not what they name."""
 
     async def _live(self, manifest: Manifest, pointer: Any) -> set[str]:
-        return await super()._live(manifest, msgspec.structs.replace(pointer, previous=None))
+        return await super()._live(manifest, pointer) - files_of(manifest)
 
 
 class Sweeping(Parts):

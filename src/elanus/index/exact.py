@@ -32,16 +32,16 @@ from elanus.model.types import Metric
 
 FEW_QUERIES: Final = 5
 """Up to here streaming beats the matrix product (measured: 60k x 384, equal at 6)."""
-SPARSE_SHARE: Final = 0.3
+SPARSE_SHARE: Final = 0.5
 """Passing share of a mask below which only the passing rows are touched."""
 ROW_BLOCK: Final = 8192
 QUERY_BLOCK_MAX: Final = 256
 CANDIDATES_MAX: Final = 4 << 20
 GROUP_ROWS_MAX: Final = 64
 CALL_US: Final = 15.0
-SCANNED_FLOAT_NS: Final = 0.13
+SCANNED_FLOAT_NS: Final = 0.2
 SCANNED_ROW_NS: Final = 1.5
-GATHERED_FLOAT_NS: Final = 0.25
+GATHERED_FLOAT_NS: Final = 0.4
 MATRIX_FLOAT_NS: Final = 0.03
 MATRIX_ROW_NS: Final = 1.0
 SCORED_ROW_NS: Final = 40.0

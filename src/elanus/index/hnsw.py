@@ -63,7 +63,7 @@ class HnswIndex:
         self.scores_exactly = not kind.is_coded(trailer.params)
         self._normalises = trailer.metric is Metric.COSINE
         self._parameters: dict[int, Any] = {}
-        self._defaults: dict[int, int] = {}
+        self._needed: dict[int, int] = {}
         self.metric = trailer.metric
         self.row_count = trailer.row_count
         self.dimension = trailer.dimension
@@ -88,11 +88,11 @@ class HnswIndex:
 
     def params_for(self, rank: int, params: SearchParams) -> SearchParams:
         """ef from the file's calibration, with a margin; candidates likewise."""
-        needed = effort_for(self._trailer.efforts, rank, EF_PER_RANK_FALLBACK) * EF_MARGIN
+        needed = max(self._given(params), self._needed_ef(rank))
         if self.scores_exactly:
-            return {**params, "ef": max(self._given(params), rank, math.ceil(needed))}
+            return {**params, "ef": max(needed, rank)}
         wanted = math.ceil(candidates_for(self._trailer.efforts, rank, self.row_count) * EF_MARGIN)
-        return {**params, "ef": max(self._given(params), wanted, math.ceil(needed)), CANDIDATES: wanted}
+        return {**params, "ef": max(needed, wanted), CANDIDATES: wanted}
 
     def cost_us(self, k: int, params: SearchParams) -> float:
         """See the constants."""
@@ -102,14 +102,14 @@ class HnswIndex:
 
     def _ef(self, k: int, params: SearchParams) -> int:
         given = self._given(params)
-        return max(k, given) if given else self._default_ef(k)
+        return max(k, given or self._given(self.params_for(k, {"ef": EF_MIN_DEFAULT})))
 
-    def _default_ef(self, k: int) -> int:
-        found = self._defaults.get(k)
+    def _needed_ef(self, rank: int) -> int:
+        found = self._needed.get(rank)
         if found is None:
-            found = self._given(self.params_for(k, {"ef": EF_MIN_DEFAULT}))
-            if len(self._defaults) < EF_CACHE_MAX:
-                self._defaults[k] = found
+            found = math.ceil(effort_for(self._trailer.efforts, rank, EF_PER_RANK_FALLBACK) * EF_MARGIN)
+            if len(self._needed) < EF_CACHE_MAX:
+                self._needed[rank] = found
         return found
 
     def _given(self, params: SearchParams) -> int:

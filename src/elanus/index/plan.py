@@ -47,6 +47,9 @@ from elanus.model.types import Metric
 ATTEMPTS_MAX: Final = 3
 NEARLY_ALL: Final = 0.99
 """Passing share from which a mask, such as a few deletes, does not change how hard the index tries."""
+WIDENING_MAX: Final = 4
+"""Times wider an attempt is than the one before, however few rows passed there: a handful tells little, and a step too
+far costs more than one more step."""
 WIDTH_ENTRIES_MAX: Final = 4 << 20
 """Entries (queries x width) of one unfiltered answer held at once."""
 RANGE_FACTORS: Final = (4, 32)
@@ -97,7 +100,8 @@ def estimate_us(
         return exact
     width = request.k if mask is None else _width(request.k, max(mask.count, 1) / len(vectors))
     calibrated = mask is not None and mask.count < NEARLY_ALL * len(vectors)
-    return min(exact, _index_us(index, vectors, request, width, calibrated) * len(request.queries))
+    params = _params(index, request, width, calibrated)
+    return min(exact, _index_us(index, vectors, width, params, calibrated) * len(request.queries))
 
 
 # --- the best k -----------------------------------------------------------------------------------------------------
@@ -120,7 +124,8 @@ def _search_best(
 
 
 def _search_whole(index: VectorIndex, vectors: Vectors | ScoredVectors, request: SearchRequest) -> Found:
-    if _exact_us(vectors, request, None) < _index_us(index, vectors, request, request.k, False) * len(request.queries):
+    index_us = _index_us(index, vectors, request.k, request.params, False)
+    if _exact_us(vectors, request, None) < index_us * len(request.queries):
         return _exact(vectors, request, None)
     found = nearest(index, vectors, request, request.k, request.params)
     short = found.rows[:, -1] < 0
@@ -153,15 +158,14 @@ def _search_filtered(
     index: VectorIndex, vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask
 ) -> Found:
     answer = empty_answer(len(request.queries), request.k, request.metric)
-    pending = np.arange(len(request.queries))
+    left, pending = request, np.arange(len(request.queries))
     width = _width(request.k, mask.count / len(vectors))
     calibrated = mask.count < NEARLY_ALL * len(vectors)
     for _ in range(ATTEMPTS_MAX):
-        left = replace(request, queries=request.queries[pending])
-        too_dear = _index_us(index, vectors, left, width, calibrated) * len(pending) >= _exact_us(vectors, left, mask)
-        if too_dear or len(pending) * width > 2 * WIDTH_ENTRIES_MAX:
+        params = _params(index, request, width, calibrated)
+        index_us = _index_us(index, vectors, width, params, calibrated)
+        if index_us * len(pending) >= _exact_us(vectors, left, mask) or len(pending) * width > 2 * WIDTH_ENTRIES_MAX:
             break
-        params = _params(index, left, width, calibrated)
         near = nearest(index, vectors, left, width, params)
         kept = mask.keep[near.rows] & (near.rows >= 0)
         counts = kept.sum(axis=1)
@@ -170,8 +174,10 @@ def _search_filtered(
         pending = pending[~done]
         if not len(pending):
             return _ties_ordered(answer, request.metric)
+        left = replace(request, queries=request.queries[pending])
+        wanted = _width(request.k, (float(counts[~done].mean()) + 0.5) / width)
+        width = min(max(wanted, 2 * width), WIDENING_MAX * width)
         calibrated = True
-        width = max(2 * width, _width(request.k, (float(counts[~done].mean()) + 0.5) / width))
     _answer_exactly(answer, pending, vectors, request, mask)
     return _ties_ordered(answer, request.metric)
 
@@ -179,9 +185,13 @@ def _search_filtered(
 def _take_first(answer: Found, places: Rows, near: Found, kept: Bools) -> None:
     """Write the first k kept rows of each line of `near` to the lines `places` of `answer`."""
     k = answer.rows.shape[1]
-    first = kept & (np.cumsum(kept, axis=1) <= k)
-    answer.scores[places] = near.scores[first].reshape(-1, k)
-    answer.rows[places] = near.rows[first].reshape(-1, k)
+    if len(kept) == 1:
+        first = np.flatnonzero(kept[0])[:k]
+        answer.scores[places], answer.rows[places] = near.scores[:, first], near.rows[:, first]
+        return
+    chosen = kept & (np.cumsum(kept, axis=1) <= k)
+    answer.scores[places] = near.scores[chosen].reshape(-1, k)
+    answer.rows[places] = near.rows[chosen].reshape(-1, k)
 
 
 def _answer_exactly(
@@ -234,11 +244,10 @@ def _exact_us(vectors: Vectors | ScoredVectors, request: SearchRequest, mask: Ro
 
 
 def _index_us(
-    index: VectorIndex, vectors: Vectors | ScoredVectors, request: SearchRequest, width: int, calibrated: bool
+    index: VectorIndex, vectors: Vectors | ScoredVectors, width: int, params: SearchParams, calibrated: bool
 ) -> float:
     """One query's cost, scoring what it finds included; infinite where the width is most of the index, or where no
     width would do."""
-    params = _params(index, request, width, calibrated)
     count = index.candidates(width, params)
     if calibrated and (2 * width > index.row_count or count > index.row_count):
         return math.inf

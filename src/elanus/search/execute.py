@@ -84,7 +84,7 @@ class _SegmentSearch:
             elements -= self.lists.bounds[rows]
         reader = self.reader
         return Hits(
-            counts=np.count_nonzero(found, axis=1).astype(np.int64),
+            counts=found.sum(axis=1, dtype=np.int64),
             keys=Column(reader.keys).take(rows),
             scores=nearest.scores[found],
             fields={field_id: reader.column(field_id).take(rows) for field_id in read.output_field_ids},

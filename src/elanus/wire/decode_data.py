@@ -38,6 +38,8 @@ from elanus.wire.schemas import decode_function, pairs
 _FIELDS_DATA: Final = 5
 _PLACEHOLDER_GROUP: Final = 6
 _PLACEHOLDERS, _PLACEHOLDER_TYPE, _PLACEHOLDER_VALUES = 1, 2, 3
+_WALKED_BYTES_MIN: Final = 16 * 1024
+"""Bytes of a group of queries from which walking it beats protobuf, which copies each query."""
 _UNSERVED_SEARCH_PARTS: Final = ("highlighter", "search_aggregation", "function_chains", "search_by_primary_keys")
 _UNSERVED_HYBRID_PARTS: Final = ("function_chains", "highlighter")
 
@@ -232,7 +234,7 @@ def placeholders(group: bytes) -> tuple[npt.NDArray[Any], DataType]:
 
     Dense vectors come as (n, width) in the type's storage dtype; sparse rows (bytes) and texts (str) as (n,) objects.
     """
-    kind, raw = _uniform(group) or (None, None)
+    kind, raw = (_uniform(group) if len(group) >= _WALKED_BYTES_MIN else None) or (None, None)
     if kind is None or raw is None:
         message = _placeholder_group(group)
         if len(message.placeholders) != 1:

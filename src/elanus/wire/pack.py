@@ -16,6 +16,9 @@ from elanus.wire.messages import messages
 
 _VARINT: Final = 0
 _DELIMITED: Final = 2
+_ONE_BYTE: Final = tuple(bytes((value,)) for value in range(0x80))
+_FEW: Final = 8
+"""Numbers up to which writing them one by one is fastest."""
 _VECTORISED_FROM: Final = 2048
 """Below it protobuf writes packed integers faster than NumPy's fixed cost per call allows."""
 
@@ -26,6 +29,8 @@ Part: TypeAlias = bytes | memoryview
 
 def varint(value: int) -> bytes:
     """One varint; negative numbers as 64-bit two's complement."""
+    if 0 <= value < 0x80:
+        return _ONE_BYTE[value]
     value &= 0xFFFF_FFFF_FFFF_FFFF
     out = bytearray()
     while value >= 0x80:
@@ -64,6 +69,8 @@ def packed_varints(values: npt.NDArray[Any]) -> bytes:
         and (values.dtype.kind == "b" or _all_below_128(values))
     ):
         return values.tobytes()
+    if len(values) <= _FEW:
+        return b"".join(map(varint, values.tolist()))
     if len(values) < _VECTORISED_FROM:
         return _content_of_one_field(messages().LongArray(data=values.astype(np.int64).tolist()).SerializeToString())
     unsigned = values.astype(np.int64).view(np.uint64)

@@ -307,7 +307,7 @@ def outgoing_groups(
 
 
 def _for_shard(read: ShardRead, shard: Shard) -> ShardRead:
-    return msgspec.structs.replace(read, vchannel=shard.vchannel)
+    return read if read.vchannel == shard.vchannel else msgspec.structs.replace(read, vchannel=shard.vchannel)
 
 
 def _owners(entry: CollectionEntry, keys: Column | None) -> Sequence[Shard]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from elanus.index import registry
 from elanus.index.contract import Bools, Floats, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
 from elanus.index.exact import search_exact
 from elanus.index.parameters import Setting
-from elanus.index.plan import NEARLY_ALL, SearchRequest, estimate_us, in_range, search_planned
+from elanus.index.plan import NEARLY_ALL, WIDENING_MAX, SearchRequest, estimate_us, in_range, search_planned
 from elanus.index.vectors import Vectors
 from elanus.model.types import Metric
 from elanus.testing.conformance_index import assert_well_formed, recall_by_score, twin_best, twin_scores
@@ -189,6 +190,16 @@ def test_few_deletes_do_not_widen_the_search_and_anticorrelated_ones_do() -> Non
     search_planned(index, Vectors(vectors), SearchRequest(queries[:1], K, Metric.L2), RowMask.of(~near))
     assert index.asked[1] == 16
     assert len(index.asked) > 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(kind=st.sampled_from(["near", "far"]), share=st.floats(0.01, 0.95), query_count=st.sampled_from([1, 20]))
+def test_attempts_widen_step_by_step(kind: str, share: float, query_count: int) -> None:
+    vectors, queries = data()
+    index = PerfectIndex(vectors, Metric.L2)
+    mask = RowMask.of(mask_for(kind, round(share, 2), Metric.L2))
+    search_planned(index, Vectors(vectors), SearchRequest(queries[:query_count], K, Metric.L2), mask)
+    assert all(2 * narrow <= wide <= WIDENING_MAX * narrow for narrow, wide in pairwise(index.asked))
 
 
 def test_a_search_without_index_is_exact_and_a_foreign_index_is_refused() -> None:

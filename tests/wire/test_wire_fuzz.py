@@ -115,7 +115,7 @@ def test_damaged_queries(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     try:
-        found, _ = decode_data.placeholders(bytes(raw))
+        found, _ = decode_data.placeholders(bytes(raw), data.draw(st.sampled_from([0, decode_data.WALKED_BYTES_MIN])))
         assert found.ndim in (1, 2)
     except (ElanusError, DecodeError):
         return
@@ -139,5 +139,6 @@ def test_queries_of_no_bytes() -> None:
     for values in ([], [b""], [b"", b""]):
         group = messages().PlaceholderGroup()
         group.placeholders.add(tag="$0", type=101, values=values)
-        found, _ = decode_data.placeholders(group.SerializeToString())
-        assert found.shape == (len(values), 0)
+        for walked_bytes_min in (0, decode_data.WALKED_BYTES_MIN):
+            found, _ = decode_data.placeholders(group.SerializeToString(), walked_bytes_min)
+            assert found.shape == (len(values), 0)

@@ -190,11 +190,14 @@ def placeholder_group(kind: int, values: list[bytes], *, element_level: bool = F
     width=st.sampled_from([1, 2, 31, 32, 768]),
     kind=st.sampled_from([(101, "<f4"), (102, "<f2"), (103, "<u2"), (105, "<i1"), (100, "<u1")]),
     element_level=st.booleans(),
+    walked_bytes_min=st.sampled_from([0, decode_data.WALKED_BYTES_MIN]),
 )
-def test_query_vectors(count: int, width: int, kind: tuple[int, str], element_level: bool) -> None:
+def test_query_vectors(
+    count: int, width: int, kind: tuple[int, str], element_level: bool, walked_bytes_min: int
+) -> None:
     vectors = np.random.default_rng(count).integers(0, 100, (count, width)).astype(kind[1])
     group = placeholder_group(kind[0], [row.tobytes() for row in vectors], element_level=element_level)
-    found, data_type = decode_data.placeholders(group)
+    found, data_type = decode_data.placeholders(group, walked_bytes_min)
     assert data_type == kind[0]
     assert found.dtype == np.dtype(kind[1])
     assert found.flags.aligned
@@ -220,8 +223,9 @@ def test_query_texts_and_sparse_rows() -> None:
     ids=["lengths differ", "half a float", "embedding list", "not UTF-8", "none"],
 )
 def test_queries_that_cannot_be_read(group: bytes, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        decode_data.placeholders(group)
+    for walked_bytes_min in (0, decode_data.WALKED_BYTES_MIN):
+        with pytest.raises(error):
+            decode_data.placeholders(group, walked_bytes_min)
 
 
 def test_search_request() -> None:

@@ -38,7 +38,7 @@ from elanus.wire.schemas import decode_function, pairs
 _FIELDS_DATA: Final = 5
 _PLACEHOLDER_GROUP: Final = 6
 _PLACEHOLDERS, _PLACEHOLDER_TYPE, _PLACEHOLDER_VALUES = 1, 2, 3
-_WALKED_BYTES_MIN: Final = 16 * 1024
+WALKED_BYTES_MIN: Final = 16 * 1024
 """Bytes of a group of queries from which walking it beats protobuf, which copies each query."""
 _UNSERVED_SEARCH_PARTS: Final = ("highlighter", "search_aggregation", "function_chains", "search_by_primary_keys")
 _UNSERVED_HYBRID_PARTS: Final = ("function_chains", "highlighter")
@@ -229,12 +229,12 @@ def _document(value: bytes) -> Any:
 
 
 # --- query vectors --------------------------------------------------------------------------------------------------
-def placeholders(group: bytes) -> tuple[npt.NDArray[Any], DataType]:
+def placeholders(group: bytes, walked_bytes_min: int = WALKED_BYTES_MIN) -> tuple[npt.NDArray[Any], DataType]:
     """The queries of a serialized `PlaceholderGroup` and their type.
 
     Dense vectors come as (n, width) in the type's storage dtype; sparse rows (bytes) and texts (str) as (n,) objects.
     """
-    kind, raw = (_uniform(group) if len(group) >= _WALKED_BYTES_MIN else None) or (None, None)
+    kind, raw = (len(group) >= walked_bytes_min and _uniform(group)) or (None, None)
     if kind is None or raw is None:
         message = _placeholder_group(group)
         if len(message.placeholders) != 1:

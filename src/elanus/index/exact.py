@@ -45,7 +45,7 @@ GATHERED_FLOAT_NS: Final = 0.4
 MATRIX_FLOAT_NS: Final = 0.03
 MATRIX_ROW_NS: Final = 1.0
 SCORED_ROW_NS: Final = 40.0
-"""Cost of one query for each float or row touched. Measured at 60k x 384 on one core, vectors in memory, not in caches."""
+"""Cost of one query for each float or row touched. Measured at 60k x 384 on one core, beyond its caches."""
 UNIT_ROUNDOFF: Final = 2.0**-24
 WORST: Final = np.float32(-np.inf)
 

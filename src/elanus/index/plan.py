@@ -13,7 +13,8 @@ candidates than the width, again by its calibration, and these are scored from t
 *Exact*: score the passing rows. Its cost is known beforehand and falls with the selectivity, while the width grows.
 
 A cost model in measured constants picks the cheaper way first; a neighbourhood that turned out too small is widened
-step by step, and only while that is estimated cheaper than scoring, so a search costs at most a small multiple of the exact one.
+step by step, and only while that is estimated cheaper than scoring, so a search costs at most a small multiple of the
+exact one.
 
 A search without a mask, or with one that nearly every row passes, gets the effort that the user asked for and no more.
 If the index gives up early (a graph may leave rows unreachable), the exact search answers instead.

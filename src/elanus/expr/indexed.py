@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -71,13 +72,19 @@ def asked(tree: Leaf | Not) -> Asked:
 
 def lookup_of(tree: Tree, scope: Scope) -> Lookup | None:
     """How an index answers this leaf, where one does and a scan would cost more."""
-    if not isinstance(scope.source, IndexedSource) or not isinstance(tree, Leaf | Not):
+    if not isinstance(tree, Leaf | Not) or not _has_indexes(type(scope.source)):
         return None
     leaf = asked(tree).leaf
     if isinstance(leaf, MatchElements):
         return None
     found = scope.source.lookup(leaf)
     return found if found is not None and found.cost < cost(leaf) * scope.count else None
+
+
+@cache
+def _has_indexes(kind: type) -> bool:
+    """Asked once for each class: a check against a protocol looks at every name that it has."""
+    return issubclass(kind, IndexedSource)
 
 
 def looked_up(tree: Leaf | Not, lookup: Lookup, scope: Scope) -> Mask:

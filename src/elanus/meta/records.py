@@ -11,11 +11,13 @@ of the first key's revision, and moving the second never makes a commit of the s
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, TypeVar
+from functools import lru_cache
+from typing import Final, TypeVar, cast
 
 import msgspec
 
 from elanus.base.errors import Action, CorruptedError, ElanusError
+from elanus.base.limits import KIB
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.index import IndexDefinition
 from elanus.model.requests import PartitionInfo
@@ -26,6 +28,9 @@ from elanus.model.types import ConsistencyLevel
 R = TypeVar("R", bound=msgspec.Struct)
 
 FORMAT_VERSION: Final = 1
+KEPT_BYTES_MAX: Final = 8 * KIB
+KEPT_RECORDS_MAX: Final = 1024
+"""Decoded records that are kept, each of at most so many bytes."""
 
 CLUSTER: Final = "cluster"
 PROMOTED: Final = "promoted"
@@ -361,13 +366,26 @@ def encode(record: msgspec.Struct) -> bytes:
 
 
 def decode(kind: type[R], data: bytes | memoryview, where: str) -> R:
-    """The record of that kind. CorruptedError or NewerFormatError, which name `where`."""
+    """The record of that kind. CorruptedError or NewerFormatError, which name `where`.
+
+    The same few bytes are read again and again, by whoever asks and by whoever watches: small records are kept."""
     try:
-        version, name, fields = _ENVELOPE.decode(data)
-        if version > FORMAT_VERSION:
-            raise NewerFormatError(f"{where}: format {version}; this Elanus knows {FORMAT_VERSION}")
-        if name != _KINDS[kind]:
-            raise CorruptedError(f"{where}: holds a {name} instead of a {_KINDS[kind]}")
-        return msgspec.msgpack.decode(fields, type=kind)
+        if type(data) is bytes and len(data) <= KEPT_BYTES_MAX:
+            return cast("R", _kept(kind, data))
+        return _decoded(kind, data)
     except msgspec.MsgspecError as error:
         raise CorruptedError(f"{where}: {error}") from error
+    except (CorruptedError, NewerFormatError) as error:
+        raise type(error)(f"{where}: {error.message}") from error
+
+
+def _decoded(kind: type[R], data: bytes | memoryview) -> R:
+    version, name, fields = _ENVELOPE.decode(data)
+    if version > FORMAT_VERSION:
+        raise NewerFormatError(f"format {version}; this Elanus knows {FORMAT_VERSION}")
+    if name != _KINDS[kind]:
+        raise CorruptedError(f"holds a {name} instead of a {_KINDS[kind]}")
+    return msgspec.msgpack.decode(fields, type=kind)
+
+
+_kept = lru_cache(maxsize=KEPT_RECORDS_MAX)(_decoded)

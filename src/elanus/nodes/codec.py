@@ -392,30 +392,30 @@ class Method(NamedTuple):
 
     name: str
     signature: inspect.Signature
-    parameters: dict[str, Any]
-    result: Any
+    parameters: dict[str, _Pair]
+    result: _Pair
 
     def encode_call(self, positional: Sequence[Any], named: dict[str, Any]) -> bytes:
         """The arguments of a call."""
-        kinds = self.parameters
-        if named or len(positional) != len(kinds):
+        pairs = self.parameters
+        if named or len(positional) != len(pairs):
             bound: dict[str, Any] = self.signature.bind(None, *positional, **named).arguments
         else:
-            bound = dict(zip(kinds, positional, strict=True))
-        return msgspec.msgpack.encode({name: _pair(kinds[name]).pack(bound[name]) for name in kinds if name in bound})
+            bound = dict(zip(pairs, positional, strict=True))
+        return msgspec.msgpack.encode({name: pair.pack(bound[name]) for name, pair in pairs.items() if name in bound})
 
     def decode_call(self, data: bytes | memoryview) -> dict[str, Any]:
         """The inverse, as named arguments; unknown ones are left out."""
         tree = msgspec.msgpack.decode(data, ext_hook=_from_extension)
-        return {name: _pair(kind).unpack(tree[name]) for name, kind in self.parameters.items() if name in tree}
+        return {name: pair.unpack(tree[name]) for name, pair in self.parameters.items() if name in tree}
 
     def encode_result(self, value: Any) -> bytes:
         """What the call answers."""
-        return encode_as(value, self.result)
+        return msgspec.msgpack.encode(self.result.pack(value))
 
     def decode_result(self, data: bytes | memoryview) -> Any:
         """The inverse."""
-        return decode_as(data, self.result)
+        return self.result.unpack(msgspec.msgpack.decode(data, ext_hook=_from_extension))
 
 
 @cache
@@ -424,8 +424,9 @@ def methods(protocol: type) -> dict[str, Method]:
     found = {}
     for name, function in inspect.getmembers(protocol, inspect.iscoroutinefunction):
         hints = typing.get_type_hints(function)
-        result = hints.pop("return")
-        found[name] = Method(name, inspect.signature(function), hints, result)
+        result = _pair(hints.pop("return"))
+        pairs = {parameter: _pair(kind) for parameter, kind in hints.items()}
+        found[name] = Method(name, inspect.signature(function), pairs, result)
     return found
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final, Protocol
 
 import msgspec
@@ -26,6 +27,8 @@ Data = Buffer | Sequence[Buffer]
 """One buffer, or several that are stored one after another without joining them in memory."""
 
 KEY_LENGTH_MAX: Final = 1024
+KEYS_KEPT_MAX: Final = 4096
+"""Keys that are known to be well-formed."""
 _KEY: Final = re.compile(r"(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -94,7 +97,12 @@ class ObjectStore(Protocol):
 
 def check_key(key: str) -> None:
     """A malformed key is a fault of ours."""
-    check(len(key) <= KEY_LENGTH_MAX and _KEY.fullmatch(key) is not None, f"malformed object key {key!r}")
+    check(_is_key(key), f"malformed object key {key!r}")
+
+
+@lru_cache(maxsize=KEYS_KEPT_MAX)
+def _is_key(key: str) -> bool:
+    return len(key) <= KEY_LENGTH_MAX and _KEY.fullmatch(key) is not None
 
 
 def buffers(data: Data) -> Iterator[memoryview]:
@@ -106,4 +114,6 @@ def buffers(data: Data) -> Iterator[memoryview]:
 
 def size_of(data: Data) -> int:
     """Length in bytes of all buffers together."""
+    if isinstance(data, bytes):
+        return len(data)
     return sum(view.nbytes for view in buffers(data))

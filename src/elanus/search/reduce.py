@@ -94,8 +94,10 @@ def position_in_run(sorted_values: npt.NDArray[Any]) -> Rows:
     count = len(sorted_values)
     if count == 0:
         return np.empty(0, np.int64)
-    starts = np.flatnonzero(np.r_[True, sorted_values[1:] != sorted_values[:-1]])
-    return np.arange(count) - np.repeat(starts, np.diff(np.r_[starts, count]))
+    places = np.arange(count)
+    begins = np.ones(count, np.bool_)
+    np.not_equal(sorted_values[1:], sorted_values[:-1], out=begins[1:])
+    return places - np.maximum.accumulate(np.where(begins, places, 0))
 
 
 def merge_found(parts: Sequence[Found], limit: int) -> Found:
@@ -131,7 +133,9 @@ def newest_rows(ranks: Rows, timestamps: npt.NDArray[np.uint64], limit: int) -> 
     """Row numbers in key order, for each key the one with the largest timestamp, at most `limit` (-1: all)."""
     order = np.lexsort((timestamps, ranks))
     if len(order) > 1:
-        last_of_key = np.r_[ranks[order][1:] != ranks[order][:-1], True]
+        sorted_ranks = ranks[order]
+        last_of_key = np.ones(len(order), np.bool_)
+        np.not_equal(sorted_ranks[1:], sorted_ranks[:-1], out=last_of_key[:-1])
         order = order[last_of_key]
     return order if limit < 0 else order[:limit]
 

@@ -22,6 +22,7 @@ from elanus.base.errors import CorruptedError
 from elanus.model.channel import Position
 from elanus.model.columns import Column, Rows, Values, concatenate, from_arrow, to_arrow
 from elanus.model.timestamp import TIMESTAMP_MAX
+from elanus.segment.small import once_if_small
 
 ALL_PARTITIONS: Final = 0
 Timestamps = npt.NDArray[np.uint64]
@@ -87,10 +88,15 @@ def encode_deletes(deletes: Deletes) -> pa.Buffer:
 def decode_deletes(data: bytes | memoryview, name: str) -> Deletes:
     """The inverse of `encode_deletes`."""
     try:
-        # Not `read_table`, which looks for a data set of many files first: 7 ms.
-        table = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data))).read(use_threads=False)
+        return _decoded(data)
     except pa.ArrowInvalid as error:
         raise CorruptedError(f"{name}: not a delete file: {error}") from error
+
+
+@once_if_small
+def _decoded(data: bytes | memoryview) -> Deletes:
+    # Not `read_table`, which looks for a data set of many files first: 7 ms.
+    table = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data))).read(use_threads=False)
     timestamps: Any = from_arrow(table.column("timestamp")).values
     partition_ids: Any = from_arrow(table.column("partition_id")).values
     return Deletes(from_arrow(table.column("key")), timestamps, partition_ids)

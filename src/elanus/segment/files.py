@@ -17,14 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elanus.base.errors import CorruptedError
-from elanus.base.limits import KIB
 from elanus.model.columns import Batch, Column, from_arrow, to_arrow
 from elanus.model.schema import CollectionSchema
 from elanus.segment.deletes import Timestamps
+from elanus.segment.small import SMALL_BYTES, once_if_small
 
 FORMAT_VERSION: Final = "1"
-SMALL_BYTES: Final = 64 * KIB
-"""A file up to this size is decoded at once: reading one column costs as much as reading all."""
 TIMESTAMP_COLUMN: Final = "$timestamp"
 DELETED_AT_COLUMN: Final = "$deleted_at"
 _VERSION_KEY: Final = b"elanus.format"
@@ -102,10 +100,45 @@ def open_vectors(data: memoryview | bytes, name: str) -> Column:
         raise CorruptedError(f"{name}: not a vector file: {error}") from error
 
 
+def _version_of(metadata: Mapping[bytes, bytes] | None) -> str:
+    return (metadata or {}).get(_VERSION_KEY, b"none").decode()
+
+
 def _check_version(metadata: Mapping[bytes, bytes] | None, name: str) -> None:
-    version = (metadata or {}).get(_VERSION_KEY, b"none").decode()
+    version = _version_of(metadata)
     if version != FORMAT_VERSION:
         raise CorruptedError(f"{name}: format version {version}, this program reads {FORMAT_VERSION}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Scalars:
+    """A Parquet file of scalars: its metadata, its columns' names by field id, and those that are decoded."""
+
+    file: pq.ParquetFile
+    metadata: Mapping[bytes, bytes] | None
+    names: Mapping[int, str]
+    columns: dict[int, Column]
+
+    def read(self, field_ids: Sequence[int]) -> None:
+        """Decode columns."""
+        wanted = None if len(field_ids) == len(self.names) else [self.names[one] for one in field_ids]
+        table = self.file.read(columns=wanted, use_threads=False)
+        for field_id in field_ids:
+            self.columns[field_id] = from_arrow(table.column(self.names[field_id]))
+
+
+@once_if_small
+def _scalars_of(data: memoryview | bytes) -> _Scalars:
+    """Of a small file all columns are decoded, so that what is shared does not change any more."""
+    file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data)))
+    arrow_schema = file.schema_arrow
+    if _version_of(arrow_schema.metadata) != FORMAT_VERSION:
+        return _Scalars(file, arrow_schema.metadata, {}, {})
+    names = {int(f.metadata[_FIELD_ID_KEY]): f.name for f in arrow_schema}
+    scalars = _Scalars(file, arrow_schema.metadata, names, {})
+    if len(data) <= SMALL_BYTES:
+        scalars.read(list(names))
+    return scalars
 
 
 class ScalarFile:
@@ -113,40 +146,30 @@ class ScalarFile:
 
     def __init__(self, data: memoryview | bytes, name: str) -> None:
         try:
-            self._file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(data)))
-        except pa.ArrowInvalid as error:
+            self._scalars = _scalars_of(data)
+        except (pa.ArrowInvalid, OSError) as error:
             raise CorruptedError(f"{name}: not a scalar file: {error}") from error
         self._name = name
-        self._is_small = len(data) <= SMALL_BYTES
-        arrow_schema = self._file.schema_arrow
-        _check_version(arrow_schema.metadata, name)
-        self._names = {int(f.metadata[_FIELD_ID_KEY]): f.name for f in arrow_schema}
-        self._columns: dict[int, Column] = {}
+        _check_version(self._scalars.metadata, name)
 
     @property
     def row_count(self) -> int:
         """Rows in the file."""
-        return int(self._file.metadata.num_rows)
+        return int(self._scalars.file.metadata.num_rows)
 
     def has(self, field_id: int) -> bool:
         """Whether the file was written with this field."""
-        return field_id in self._names
+        return field_id in self._scalars.names
 
     def column(self, field_id: int) -> Column:
         """The column of that field id; 1 is `$timestamp`, 2 `$deleted_at`."""
-        column = self._columns.get(field_id)
-        if column is None:
-            self._read(list(self._names) if self._is_small else [field_id])
-            column = self._columns[field_id]
-        return column
-
-    def _read(self, field_ids: Sequence[int]) -> None:
-        try:
-            table = self._file.read(columns=[self._names[one] for one in field_ids], use_threads=False)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise CorruptedError(f"{self._name}: {error}") from error
-        for field_id in field_ids:
-            self._columns[field_id] = from_arrow(table.column(self._names[field_id]))
+        columns = self._scalars.columns
+        if field_id not in columns:
+            try:
+                self._scalars.read([field_id])
+            except (pa.ArrowInvalid, OSError) as error:
+                raise CorruptedError(f"{self._name}: {error}") from error
+        return columns[field_id]
 
     def timestamps(self) -> Timestamps:
         """`$timestamp` of every row."""

@@ -7,7 +7,7 @@ the row count, so a `GrowingReader` taken at n rows stays true while rows n, n+1
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +31,8 @@ from elanus.segment.searchable import DENSE_TYPES, searchable
 
 PREFIX_MASKS_MAX: Final = 64
 PREFIX_MASK_BYTES_MAX: Final = 16 * MIB
+COMPARED_MAX: Final = 8
+"""So many partitions are compared one by one; a set of more is searched."""
 _ROWS_MIN: Final = 1024
 _NO_ROWS: Final = np.zeros(0, np.bool_)
 
@@ -227,6 +229,16 @@ class GrowingSegment:
         return GrowingReader(self, self.row_count)
 
 
+def _among(ids: Rows, wanted: Collection[int]) -> Mask:
+    """Which of the ids are among the wanted; most reads name few."""
+    if len(wanted) > COMPARED_MAX:
+        return np.isin(ids, np.fromiter(wanted, np.int64, len(wanted)))
+    found = np.zeros(len(ids), np.bool_)
+    for one in wanted:
+        found |= ids == one
+    return found
+
+
 class PrefixMasks:
     """By filter, the mask of the first rows of a growing segment; made longer when more rows are asked about.
 
@@ -301,8 +313,7 @@ class GrowingReader:
         for partition_ids, wanted in ((visibility.partition_ids, True), (visibility.dropped_partitions, False)):
             if partition_ids is None or (not wanted and not partition_ids):
                 continue
-            inside = np.isin(
-                segment.partition_ids(count)[chosen], np.asarray(partition_ids, np.int64), invert=not wanted
-            )
+            inside = _among(segment.partition_ids(count)[chosen], partition_ids)
+            inside = inside if wanted else ~inside
             mask = inside if mask is None else mask & inside
         return mask

@@ -45,15 +45,19 @@ def has_duplicates(sorted_keys: Values) -> bool:
 def find_rows(sorted_keys: Values, probes: Values) -> tuple[Rows, Rows]:
     """All pairs (index in `probes`, index in `sorted_keys`) with equal keys, as two int64 arrays."""
     if isinstance(sorted_keys, np.ndarray):
-        left = np.searchsorted(sorted_keys, probes, side="left")
-        right = np.searchsorted(sorted_keys, probes, side="right")
+        left = sorted_keys.searchsorted(probes, side="left")
+        right = sorted_keys.searchsorted(probes, side="right")
     else:
         left = np.asarray(pc.search_sorted(sorted_keys, probes, side="left")).astype(np.int64)
         right = np.asarray(pc.search_sorted(sorted_keys, probes, side="right")).astype(np.int64)
     counts = right - left
-    total = int(counts.sum())
-    if total == 0:
+    most = int(counts.max(initial=0))
+    if most == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
+    if most == 1:
+        probe_rows = counts.nonzero()[0]
+        return probe_rows, left[probe_rows]
+    total = int(counts.sum())
     probe_rows = np.repeat(np.arange(len(counts)), counts)
     within = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
     return probe_rows, within + np.repeat(left, counts)

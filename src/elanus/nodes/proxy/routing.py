@@ -23,10 +23,10 @@ def shards_of(keys: Column, shard_count: int) -> Shards:
 def rows_by_shard(shards: Shards, shard_count: int) -> list[tuple[int, Rows]]:
     """(shard, its row numbers ascending) for every shard that has rows."""
     order = np.argsort(shards, kind="stable")
-    ends = np.cumsum(np.bincount(shards, minlength=shard_count))
+    ends = np.cumsum(np.bincount(shards, minlength=shard_count)).tolist()
     return [
         (shard, order[start:end])
-        for shard, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True))
+        for shard, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True))
         if end > start
     ]
 

@@ -23,7 +23,7 @@ import asyncio
 import contextvars
 import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from enum import IntEnum
 from types import TracebackType
@@ -115,14 +115,13 @@ class Nap:
             raise asyncio.CancelledError
 
 
-async def nap(seconds: float) -> None:
+def nap(seconds: float) -> Awaitable[None]:
     """`asyncio.sleep` on this loop."""
     if seconds <= 0:
-        await asyncio.sleep(0)
-        return
+        return asyncio.sleep(0)
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SimLoop)
-    await Nap(loop, seconds)
+    return Nap(loop, seconds)
 
 
 class Life:
@@ -285,6 +284,14 @@ class SimLoop(asyncio.BaseEventLoop):
         return timer
 
     def _run_once(self) -> None:
+        """Run until stopped: a turn of the loop costs less than asyncio's call of it."""
+        while True:
+            self._turn()
+            if self._stopping:
+                return
+
+    def _turn(self) -> None:
+        """What can run now, or at the next timer."""
         ready, timers = self._ready, self._timers
         if not ready:
             while timers and timers[0][2].is_cancelled:
@@ -294,15 +301,20 @@ class SimLoop(asyncio.BaseEventLoop):
             self._now_s = max(self._now_s, timers[0][0])
         while timers and timers[0][0] <= self._now_s:
             ready.append(heapq.heappop(timers)[2])
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if handle.is_cancelled:
-                continue
-            life = handle.context.get(_LIFE)
-            if life is None or life.state is State.RUNNING or (life.state is not State.DEAD and life.takes(handle)):
-                self.steps += 1
-                with self._reporting:
-                    handle.context.run(handle.callback, *handle.arguments)
+        left = len(ready)
+        while left:
+            # Entered again only after a callback that raised.
+            with self._reporting:
+                while left:
+                    left -= 1
+                    handle = ready.popleft()
+                    if handle.is_cancelled:
+                        continue
+                    context = handle.context
+                    life = context.get(_LIFE)
+                    if life is None or not life.state or (life.state is not State.DEAD and life.takes(handle)):
+                        self.steps += 1
+                        context.run(handle.callback, *handle.arguments)
 
     def _write_to_self(self) -> None:
         raise AssertionError("a thread calls into a simulated world")

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
 from elanus.base.metrics import METRICS
 from elanus.expr.leaves import Truth, truth
-from elanus.expr.source import Scope
+from elanus.expr.source import Scope, Source
 from elanus.expr.tree import Compare, Leaf, MatchElements, Not, OperandKind, RowLeaf, Tree, cost
 from elanus.model.columns import Mask
 
@@ -72,7 +72,7 @@ def asked(tree: Leaf | Not) -> Asked:
 
 def lookup_of(tree: Tree, scope: Scope) -> Lookup | None:
     """How an index answers this leaf, where one does and a scan would cost more."""
-    if not isinstance(tree, Leaf | Not) or not _has_indexes(type(scope.source)):
+    if not isinstance(tree, Leaf | Not) or not _has_indexes(scope.source):
         return None
     leaf = asked(tree).leaf
     if isinstance(leaf, MatchElements):
@@ -81,8 +81,12 @@ def lookup_of(tree: Tree, scope: Scope) -> Lookup | None:
     return found if found is not None and found.cost < cost(leaf) * scope.count else None
 
 
+def _has_indexes(source: Source) -> TypeGuard[IndexedSource]:
+    return _is_indexed(type(source))
+
+
 @cache
-def _has_indexes(kind: type) -> bool:
+def _is_indexed(kind: type) -> bool:
     """Asked once for each class: a check against a protocol looks at every name that it has."""
     return issubclass(kind, IndexedSource)
 

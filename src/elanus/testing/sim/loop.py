@@ -238,6 +238,7 @@ class SimLoop(asyncio.BaseEventLoop):
     """See the module's head. One run, one loop."""
 
     _ready: deque[Handle]
+    _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()

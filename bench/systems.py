@@ -67,6 +67,12 @@ def elanus_version() -> str:
     return f"git {commit}{' + changes' if changed else ''}"
 
 
+def _elanus_setup() -> None:
+    """As pip does where it installs a package. A tree that is edited where Python may not write bytecode is compiled
+    anew at every start, which is no part of one."""
+    subprocess.run([server_python(), "-m", "compileall", "-q", str(ROOT / "src")], check=True)
+
+
 def _elanus_launch(folder: Path) -> Launch:
     port, metrics_port = free_ports(2)
     script = Path(server_python()).parent / "elanus"
@@ -153,7 +159,7 @@ def _nothing() -> None:
     return None
 
 
-ELANUS = System("elanus", _nothing, elanus_version, _elanus_launch)
+ELANUS = System("elanus", _elanus_setup, elanus_version, _elanus_launch)
 MILVUS = System("milvus", _milvus_setup, lambda: MILVUS_VERSION, _milvus_launch)
 LITE = System("lite", _lite_setup, lambda: LITE_VERSION, _lite_launch)
 CANNED = System("canned", _nothing, lambda: "grpc.aio", _canned_launch)

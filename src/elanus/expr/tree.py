@@ -7,7 +7,6 @@ are the intersection or union of the rows on which its children are TRUE. Only l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -54,15 +53,13 @@ class Operand(msgspec.Struct, frozen=True):
         return self.kind is OperandKind.FIELD and self.data_type is DataType.ARRAY
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Always:
+class Always(msgspec.Struct, frozen=True, eq=False):
     """TRUE or FALSE on every row."""
 
     value: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Compare:
+class Compare(msgspec.Struct, frozen=True, eq=False):
     """`operand operator value`; the value is narrowed to the operand's type (np.float32 for FLOAT, list for lists)."""
 
     operand: Operand
@@ -70,8 +67,7 @@ class Compare:
     value: Any
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Arithmetic:
+class Arithmetic(msgspec.Struct, frozen=True, eq=False):
     """`(operand arithmetic constant) operator value`."""
 
     operand: Operand
@@ -81,8 +77,7 @@ class Arithmetic:
     value: Any
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LengthCompare:
+class LengthCompare(msgspec.Struct, frozen=True, eq=False):
     """`array_length(operand) operator value`; `operand` may be a list of vectors, whose elements have `width` bytes."""
 
     operand: Operand
@@ -91,8 +86,7 @@ class LengthCompare:
     width: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Between:
+class Between(msgspec.Struct, frozen=True, eq=False):
     """`lower < operand < upper`, each side inclusive or not."""
 
     operand: Operand
@@ -102,16 +96,14 @@ class Between:
     upper_inclusive: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InSet:
+class InSet(msgspec.Struct, frozen=True, eq=False):
     """`operand in values`."""
 
     operand: Operand
     values: ValueSet
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ColumnCompare:
+class ColumnCompare(msgspec.Struct, frozen=True, eq=False):
     """`left operator right`, both columns."""
 
     left: Operand
@@ -119,8 +111,7 @@ class ColumnCompare:
     right: Operand
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ShiftedCompare:
+class ShiftedCompare(msgspec.Struct, frozen=True, eq=False):
     """`(timestamptz field + interval) operator value`, value in microseconds."""
 
     operand: Operand
@@ -129,30 +120,26 @@ class ShiftedCompare:
     value: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Like:
+class Like(msgspec.Struct, frozen=True, eq=False):
     """`operand like pattern`."""
 
     operand: Operand
     pattern: LikePattern
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class IsNull:
+class IsNull(msgspec.Struct, frozen=True, eq=False):
     """The whole field has no value."""
 
     operand: Operand
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Exists:
+class Exists(msgspec.Struct, frozen=True, eq=False):
     """A JSON path leads to something that is not empty."""
 
     operand: Operand
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Contains:
+class Contains(msgspec.Struct, frozen=True, eq=False):
     """An ARRAY or JSON array holds all (`every`) or at least one of `values`."""
 
     operand: Operand
@@ -160,8 +147,7 @@ class Contains:
     every: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Spatial:
+class Spatial(msgspec.Struct, frozen=True, eq=False):
     """A GEOMETRY field passes a test."""
 
     operand: Operand
@@ -177,8 +163,7 @@ class Quantity(Enum):
     EXACTLY = "exactly"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MatchElements:
+class MatchElements(msgspec.Struct, frozen=True, eq=False):
     """So many elements of a struct array pass `predicate`, whose operands are the parts of one element.
 
     `operand` is one of the parts, by which the elements are counted.
@@ -207,22 +192,19 @@ RowLeaf: TypeAlias = (
 Leaf: TypeAlias = RowLeaf | MatchElements
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Not:
+class Not(msgspec.Struct, frozen=True, eq=False):
     """TRUE where the leaf is FALSE."""
 
     leaf: Leaf
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class And:
+class And(msgspec.Struct, frozen=True, eq=False):
     """Two or more children, cheapest first."""
 
     children: tuple[Tree, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Or:
+class Or(msgspec.Struct, frozen=True, eq=False):
     """Two or more children, cheapest first."""
 
     children: tuple[Tree, ...]
@@ -231,8 +213,7 @@ class Or:
 Tree: TypeAlias = Always | Leaf | Not | And | Or
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Filter:
+class Filter(msgspec.Struct, frozen=True, eq=False):
     """A filter ready to run. `root` None matches every row.
 
     `sample` keeps that share of the rows on which `root` is TRUE. `elements` is the leaf of `root` that was written as

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from elanus.base.errors import InvariantError, check
+from elanus.base.errors import InvariantError
 from elanus.model.types import DataType
 
 Values: TypeAlias = "npt.NDArray[Any] | pa.Array"
@@ -108,7 +108,8 @@ class Batch:
 
     def __post_init__(self) -> None:
         for field_id, column in self.columns.items():
-            check(len(column) == self.row_count, f"column {field_id}: {len(column)} rows, not {self.row_count}")
+            if len(column.values) != self.row_count:
+                raise InvariantError(f"column {field_id}: {len(column)} rows, not {self.row_count}")
 
     def take(self, rows: Rows) -> Batch:
         """The rows at these indexes, in this order."""

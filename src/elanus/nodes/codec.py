@@ -173,6 +173,7 @@ def _leaf(kind: type, *also: type, unpack: Callable[[Any], Any] = _same) -> _Pai
 def _fields(kind: type, pairs: Sequence[tuple[str, _Pair]], *, is_plain: bool) -> _Pair:
     """A struct or dataclass as a map by field name."""
     names = tuple(name for name, _ in pairs)
+    all_names = frozenset(names)
     inner = [(place, name, pair) for place, (name, pair) in enumerate(pairs) if not pair.is_leaf]
     unpacked = [(name, pair.unpack) for name, pair in pairs if pair.unpack is not _same]
     values_of = _values_getter(names)
@@ -208,6 +209,8 @@ def _fields(kind: type, pairs: Sequence[tuple[str, _Pair]], *, is_plain: bool) -
         for name, unpack_one in unpacked:
             if name in tree:
                 tree[name] = unpack_one(tree[name])
+        if tree.keys() == all_names:
+            return kind(**tree)
         return kind(**{name: tree[name] for name in names if name in tree})
 
     return _Pair(pack_plain if is_plain else pack, unpack, frozenset((kind,)), is_plain=is_plain)

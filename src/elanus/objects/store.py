@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from elanus.base.errors import Action, ElanusError, check
+from elanus.base.errors import Action, ElanusError, InvariantError
 
 Buffer = bytes | bytearray | memoryview
 Data = Buffer | Sequence[Buffer]
@@ -97,7 +97,8 @@ class ObjectStore(Protocol):
 
 def check_key(key: str) -> None:
     """A malformed key is a fault of ours."""
-    check(_is_key(key), f"malformed object key {key!r}")
+    if not _is_key(key):
+        raise InvariantError(f"malformed object key {key!r}")
 
 
 @lru_cache(maxsize=KEYS_KEPT_MAX)

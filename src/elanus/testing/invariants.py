@@ -11,7 +11,7 @@ raises `Violation`, whose text starts with its number. These are dumb twins: the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -85,6 +85,7 @@ class ShardTruth:
     dropped_partitions: set[int] = field(default_factory=set)
     positions: list[Position] = field(default_factory=list)
     timestamps: list[int] = field(default_factory=list)
+    _alive: dict[tuple[int, tuple[int, ...] | None], Counter[RowVersion]] = field(default_factory=dict)
 
     def change(self, change: ShardChange) -> None:
         """What a DDL record says about partitions."""
@@ -104,8 +105,15 @@ class ShardTruth:
         rows = [row for at, row in self.rows if at > position]
         return rows, [delete for at, delete in self.deletes if at > position]
 
-    def alive(self, at: int, partition_ids: Sequence[int] | None = None) -> Counter[RowVersion]:
-        """The rows that a read at `at` must see."""
+    def alive(self, at: int, partition_ids: tuple[int, ...] | None = None) -> Counter[RowVersion]:
+        """The rows that a read at `at` must see; asked about the same moments again and again, when nothing is added
+        any more."""
+        known = self._alive.get((at, partition_ids))
+        if known is None:
+            known = self._alive[at, partition_ids] = self._alive_at(at, partition_ids)
+        return known
+
+    def _alive_at(self, at: int, partition_ids: tuple[int, ...] | None) -> Counter[RowVersion]:
         rows = [row for _, row in self.rows if row.partition_id not in self.dropped_partitions]
         if partition_ids is not None:
             rows = [row for row in rows if row.partition_id in partition_ids]

@@ -95,7 +95,7 @@ class Nap:
     def add_done_callback(self, wake: Callable[[Any], object], *, context: contextvars.Context) -> None:
         """The task waits."""
         self._wake = (wake, context)
-        self._handle = self._loop.call_later(self._seconds, wake, self, context=context)
+        self._handle = self._loop.timer(self._seconds, Handle(wake, (self,), context))
 
     def cancel(self, msg: object = None) -> bool:
         """Wake it now, with a cancellation."""
@@ -273,16 +273,22 @@ class SimLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> Handle:
-        return self.call_at(self._now_s + delay, callback, *args, context=context)
+        return self.timer(delay, Handle(callback, args, contextvars.copy_context() if context is None else context))
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> Handle:
+        return self._timer_at(when, Handle(callback, args, contextvars.copy_context() if context is None else context))
+
+    def timer(self, delay: float, handle: Handle) -> Handle:
+        """Let the handle run some seconds from now."""
+        return self._timer_at(self._now_s + delay, handle)
+
+    def _timer_at(self, when: float, handle: Handle) -> Handle:
         # Numbered, so that timers of equal time fire in the order they were set, and tuples are compared in C.
-        timer = Handle(callback, args, contextvars.copy_context() if context is None else context)
         self._timer_count += 1
-        heapq.heappush(self._timers, (when, self._timer_count, timer))
-        return timer
+        heapq.heappush(self._timers, (when, self._timer_count, handle))
+        return handle
 
     def _run_once(self) -> None:
         """Run until stopped: a turn of the loop costs less than asyncio's call of it."""

@@ -2,9 +2,9 @@
 scanned.
 
 To the planner it is an index of all rows, so that filters, ranges and scores are the same as everywhere; which rows may
-be seen is the mask's affair, as in a scan. The head is an IVF_SQ8: it is built in a fraction of a second, takes a
-quarter of the vectors' memory, and what it finds is scored by the vectors themselves. Whatever index the field is
-defined with, the effort comes from the head's own calibration, so that recall is that of `calibrate.RECALL`.
+be seen is the mask's affair, as in a scan. The head is a SCANN: it is built in about a second, takes a tenth of the
+vectors' memory, and what it finds is scored by the vectors themselves. Whatever index the field is defined with, the
+effort comes from the head's own calibration, so that recall is that of `calibrate.RECALL`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from elanus.index.exact import cost_us, empty_answer, search_exact
 from elanus.index.vectors import Vectors
 from elanus.model.types import Metric
 
-KIND: Final = "IVF_SQ8"
 LISTS: Final = 128
 EXACT_US_MIN: Final = 1000.0
-"""A tail whose scan costs less gets no head."""
+"""A tail whose scan is estimated cheaper gets no head: about 12000 rows of 384 numbers. Measured on package
+descriptions: with 5000 rows a head answers in 1.3 times the time of a scan, with 10000 in half, with 40000 in a fifth.
+"""
 TAIL_SHARE_MIN: Final = 0.5
 """A head is built again when the tail is that share of it, so that all builds together cost about three times the last
 one."""
@@ -32,7 +33,9 @@ one."""
 
 def build_head(vectors: Vectors, metric: Metric, threads: int) -> VectorIndex:
     """An index in memory over these rows. Takes about a second for 50k x 384 on one core. IndexBuildError."""
-    resolved = ResolvedIndex(KIND, metric, {"nlist": LISTS}, needs_file=True)
+    # Codes of SCANN stand for two numbers each.
+    kind = "IVF_SQ8" if vectors.dimension % 2 else "SCANN"
+    resolved = ResolvedIndex(kind, metric, {"nlist": LISTS}, needs_file=True)
     return registry.load(memoryview(b"".join(registry.build(resolved, vectors.block(0, len(vectors)), threads))))
 
 

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elanus.base.errors import CorruptedError
@@ -80,6 +80,8 @@ signed_rows = st.dictionaries(st.integers(0, 6), st.floats(-4, 4, width=16), max
     st.sampled_from(ALGORITHMS),
     st.none() | st.floats(-3, 3, width=16),
 )
+@example([{1: 0.0}, {2: 0.0}, {1: 0.0}], [{1: 0.0, 2: 0.0}], 2, "DAAT_MAXSCORE", None)
+@example([{1: 1.0}, {2: 1.0}, {1: 1.0}], [{1: 1.0, 2: 1.0}], 2, "DAAT_MAXSCORE", None)
 def test_every_algorithm_is_a_plain_product(
     rows: list[Row], queries: list[Row], k: int, algorithm: str, radius: float | None
 ) -> None:

@@ -364,7 +364,8 @@ def _enter(lists: Lists, terms: Terms, window: int, scratch: Scratch) -> None:
 
 @part
 def _offer(lists: Lists, terms: Terms, scratch: Scratch, count: int, row: int, limits: tuple[float, float]) -> int:
-    """Put a row into the heap if its score is within the limits, which are above and up to; returns the new count."""
+    """Put a row into the heap if its score is within the limits, which are above and up to; returns the new count.
+    Rows come ascending: of equal scores, one that comes after k others is not among the best."""
     score = _exact(lists, terms, scratch.begins, scratch.ends, row)
     if score > limits[0] and score <= limits[1]:
         return push(scratch.kept_scores, scratch.kept_rows, count, score, row)
@@ -403,6 +404,8 @@ def _race(lists: Lists, terms: Terms, wanted: Wanted, window: int, scratch: Scra
                 break
             few &= not _add_weak(lists, terms, term, window, scratch, places)
             rest -= scratch.bounds[term]
+    if noted:
+        scratch.found[:places].sort()
     for place in scratch.found[:places]:
         if scratch.sums[place] * slack > least:
             count = _offer(lists, terms, scratch, count, window + place, (least, wanted.ceiling))
@@ -427,6 +430,7 @@ def _take_all(lists: Lists, terms: Terms, wanted: Wanted, window: int, scratch: 
             scratch.found[places] = place
             places += scratch.sums[place] == 0
             scratch.sums[place] = 1
+    scratch.found[:places].sort()
     for place in scratch.found[:places]:
         scratch.sums[place] = 0
         if len(wanted.keep) == 0 or wanted.keep[window + place]:

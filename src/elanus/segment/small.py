@@ -16,16 +16,17 @@ T = TypeVar("T")
 
 SMALL_BYTES: Final = 64 * KIB
 """A file up to this size is decoded at once: reading one column costs as much as reading all."""
-SMALL_FILES_MAX: Final = 256
-"""Files of each kind that are kept decoded."""
+KEPT_BYTES_MAX: Final = 16 * KIB
+KEPT_FILES_MAX: Final = 128
+"""So many files of each kind, each up to that size, are kept decoded."""
 
 
 def once_if_small(decode: Callable[[bytes | memoryview], T]) -> Callable[[bytes | memoryview], T]:
     """`decode`, which remembers what small files hold. What it raises is not remembered."""
-    kept = lru_cache(maxsize=SMALL_FILES_MAX)(decode)
+    kept = lru_cache(maxsize=KEPT_FILES_MAX)(decode)
 
     def decoded(data: bytes | memoryview) -> T:
-        return kept(_as_bytes(data)) if len(data) <= SMALL_BYTES else decode(data)
+        return kept(_as_bytes(data)) if len(data) <= KEPT_BYTES_MAX else decode(data)
 
     return decoded
 

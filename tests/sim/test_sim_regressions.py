@@ -19,6 +19,10 @@ CAUSES = {
     "node's record back under a lease that nobody kept: the node lived on and nobody knew",
     "110-partition-not-found": "a partition's record was flushed, then owner and coordinator changed before the "
     "catalog held it: the new owner found it neither in the log, which its manifest covered, nor in the catalog",
+    "42-a-partition-twice": "the meta store did not answer between two attempts at a step, and the call ended with its "
+    "intent open: it was made again, the next coordinator carried out both, and a drop took one of two partitions",
+    "85-intents-left": "an intent whose writing had an unknown outcome was stored, and nobody carried it",
+    "113-a-partition-twice": "as 42, with a lease that ended and a proxy that died in between",
 }
 
 

@@ -4,18 +4,24 @@ Each step is idempotent, so whoever is coordinator can replay an intent from its
 id, the commit compares what it replaces, and an intent that is gone has been committed. One intent is open at a time: a
 step that fails for now (a log that is being opened again, a full disk) is repeated until it succeeds, and nothing else
 is changed meanwhile.
+
+An intent that lies open while nobody carries it would be carried out by the next coordinator, on a catalog that it was
+not made for: a second partition of one name, of which a drop leaves one. So whoever cannot carry his intent to its end,
+or does not know whether it was written, begins nothing more and gives his lead up: the intent's transaction names his
+term, and in the next one it stands or never will.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 import msgspec
 
-from elanus.base.errors import Action, ElanusError, FencedError
+from elanus.base.errors import Action, ElanusError, FencedError, OutcomeUnknownError, UnavailableError
 from elanus.meta.catalog import (
     alter_schema,
     combine,
@@ -72,14 +78,34 @@ class ShardDdl:
         self._owners = owners
         self._term = term
         self._manifests = ground.manifests
+        self._is_in_doubt = False
 
     async def begin(self, intent_id: int, body: Body) -> None:
-        """Write the intent and carry it to its end."""
+        """Write the intent and carry it to its end. UnavailableError once an intent is in doubt; OutcomeUnknownError
+        when the next coordinator will tell."""
+        if self._is_in_doubt:
+            raise UnavailableError("the coordinator gives its lead up")
         intent = Intent(
             intent_id=intent_id, kind=type(body).__name__, collection_id=collection_of(body), body=encode_body(body)
         )
-        await run(self._meta, create(intent), (self._guard,))
-        await self._carry(intent)
+        try:
+            await run(self._meta, create(intent), (self._guard,))
+        except OutcomeUnknownError:
+            self._doubt()
+            raise
+        try:
+            await self._carry(intent)
+        except FencedError as error:
+            self._doubt()
+            raise OutcomeUnknownError(f"the next coordinator carries it on: {error.message}") from error
+        except ElanusError:
+            self._doubt()
+            raise
+
+    def _doubt(self) -> None:
+        self._is_in_doubt = True
+        with suppress(UnavailableError):  # The lead has ended already.
+            self._ground.doors.tasks.spawn(_give_up(), name="give up the lead")
 
     async def finish_all(self) -> None:
         """Carry on whatever predecessors left, in order."""
@@ -88,15 +114,18 @@ class ShardDdl:
 
     async def _carry(self, intent: Intent) -> None:
         """To its end, however often that takes."""
+        is_first = True
         while True:
             try:
+                if not is_first:
+                    await self._catalog.refresh_collection(intent.collection_id)
                 return await self.finish(intent)
             except ElanusError as error:
                 if error.action not in (Action.RETRY, Action.ELSEWHERE, Action.UNKNOWN):
                     raise
                 self._ground.events.warning("ddl.step_failed", intent=intent.kind, error=error.message)
+            is_first = False
             await self._ground.doors.clock.sleep(RETRY_S)
-            await self._catalog.refresh_collection(intent.collection_id)
 
     async def finish(self, intent: Intent) -> None:
         """Do all steps of an intent that are still to do."""
@@ -259,6 +288,11 @@ class ShardDdl:
         outcome = await self._manifests.commit(edits, (self._guard,), combine((changed, remove(open_intent))))
         if isinstance(outcome, Refused):
             raise FencedError(outcome.reason)
+
+
+async def _give_up() -> None:
+    """What ends an office (`base.scope`)."""
+    raise FencedError("an intent is in doubt: another term decides")
 
 
 async def _set_target(target: ShardTarget, owner: Streaming) -> None:

@@ -10,9 +10,8 @@ from typing import Final
 import msgspec
 
 from elanus.base.doors import Tasks
-from elanus.base.errors import FencedError
 from elanus.base.limits import COLLECTION_COUNT_MAX, DATABASE_COUNT_MAX, PARTITION_COUNT_MAX
-from elanus.meta.catalog import check_guards, create, create_or_replace, remove, replace, run
+from elanus.meta.catalog import create, create_or_replace, remove, replace, run
 from elanus.meta.records import Alias, Collection, Database
 from elanus.meta.store import Transaction
 from elanus.model.channel import vchannel_name
@@ -166,7 +165,7 @@ class Coordinator:
             existing = leader.catalog.find(database.database_id, name)
             if existing is not None:
                 describe.check_same(existing.record, request)
-                await self._nothing_to_do()
+                await self.leader.confirm()
                 return
             limit = min(COLLECTION_COUNT_MAX, int(database.properties.get(MAX_COLLECTIONS, COLLECTION_COUNT_MAX)))
             if len(leader.catalog.in_database(database.database_id)) >= limit:
@@ -322,14 +321,6 @@ class Coordinator:
     async def _run(self, transaction: Transaction) -> None:
         await run(self.leader.ground.meta, transaction, (self.leader.guard,))
 
-    async def _nothing_to_do(self) -> None:
-        """The catalog already is as asked for. One who was deposed and has not noticed knows an old catalog, and would
-        say that a partition is gone which its successor has made: so this is said on fresh evidence of the lead."""
-        try:
-            await check_guards(self.leader.ground.meta, (self.leader.guard,))
-        except FencedError:
-            raise describe.not_leading() from None
-
     async def _changed(self, collection_id: int) -> None:
         """Tell whoever follows the collection, before the call is answered."""
         self.leader.mark(collection_id)
@@ -342,7 +333,7 @@ class Coordinator:
             leader = self.leader
             record = leader.catalog.collection(request).record
             if any(partition.name == request.partition for partition in record.partitions):
-                await self._nothing_to_do()
+                await self.leader.confirm()
                 return
             if len(record.partitions) >= PARTITION_COUNT_MAX:
                 raise BadParameterError(
@@ -360,7 +351,7 @@ class Coordinator:
             record = leader.catalog.collection(request).record
             found = [partition for partition in record.partitions if partition.name == request.partition]
             if not found:
-                await self._nothing_to_do()
+                await self.leader.confirm()
                 return
             partition_id = found[0].partition_id
             loaded = describe.loaded_partition_ids(leader, record)
@@ -382,7 +373,7 @@ class Coordinator:
             known = catalog.aliases.get((database.database_id, request.alias))
             if known is not None:
                 if known.record.collection_id == record.collection_id:
-                    await self._nothing_to_do()
+                    await self.leader.confirm()
                     return
                 other = catalog.collections[known.record.collection_id].record.name
                 raise AliasExistsError(
@@ -500,7 +491,7 @@ class Coordinator:
             name = request.index_name or describe.index_name(record, field)
             definition = IndexDefinition(0, name, field.field_id, request.field, request.params)
             if describe.is_same_index(record, definition):
-                await self._nothing_to_do()
+                await self.leader.confirm()
                 return
             definition = msgspec.structs.replace(definition, index_id=(await leader.ids.allocate(1)).first)
             await self._replace(
@@ -523,7 +514,7 @@ class Coordinator:
             record = self.leader.catalog.collection(request).record
             gone = {index.index_id for index in describe.matching_indexes(record, request)}
             if not gone:
-                await self._nothing_to_do()
+                await self.leader.confirm()
                 return
             loaded = self.leader.catalog.loads.get(record.collection_id) is not None
             vectors = {field.field_id for field in record.schema.vector_fields}
@@ -559,7 +550,7 @@ class Coordinator:
             record = leader.catalog.collection(request).record
             old = leader.catalog.loads.get(record.collection_id)
             if old is None:
-                await self._nothing_to_do()
+                await self.leader.confirm()
                 return
             left = describe.partitions_left(leader, record, request)
             if left:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from elanus.base.backoff import Backoff
-from elanus.base.errors import Action, ElanusError, ReplyLostError, UnavailableError
-from elanus.meta.catalog import create, elected, run, stored
+from elanus.base.errors import Action, ElanusError, FencedError, ReplyLostError, UnavailableError
+from elanus.meta.catalog import check_guards, create, elected, run, stored
 from elanus.meta.follow import follow
 from elanus.meta.records import SHARDS, Collection, CollectionState, Database, ShardPointer
 from elanus.meta.store import Snapshot
@@ -125,6 +125,14 @@ class Leader:
         self.channels.stop()
         if self._leave is not None:
             self._leave()
+
+    async def confirm(self) -> None:
+        """Return if the catalog known here is the newest, on fresh evidence of the lead; for answers that nothing is to
+        do. One who was deposed and has not noticed would say that a partition is gone which its successor has made."""
+        try:
+            await check_guards(self.ground.meta, (self.guard,))
+        except FencedError as error:
+            raise UnavailableError("another coordinator leads") from error
 
     async def _ensure_default_database(self) -> None:
         if DEFAULT_DATABASE not in self.catalog.databases:

@@ -340,6 +340,6 @@ MUTANTS: dict[str, Mutant] = {
         "12", nodes(Unconditioned), 8, with_more("flush", "meta_lost", roles=("streaming",))
     ),
     "flush-without-its-term": many("12", nodes(Unowned), 8),
-    "coordinator-without-its-guard": many("18", UnguardedRoles, 8),
+    "coordinator-without-its-guard": many("18", UnguardedRoles, 24),
     "write-sent-again-after-an-unknown-outcome": many("8", ResendingRoles, 16, with_little("insert", "loss", "proxy")),
 }

@@ -22,6 +22,8 @@ CAUSES = {
     "42-a-partition-twice": "the meta store did not answer between two attempts at a step, and the call ended with its "
     "intent open: it was made again, the next coordinator carried out both, and a drop took one of two partitions",
     "85-intents-left": "an intent whose writing had an unknown outcome was stored, and nobody carried it",
+    "208-a-partition-denied": "a coordinator that had been deposed and did not know it answered from its old catalog",
+    "377-dropped-and-listed": "as 208, of a collection that its successor had dropped",
     "113-a-partition-twice": "as 42, with a lease that ended and a proxy that died in between",
 }
 

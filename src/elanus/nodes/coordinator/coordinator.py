@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from elanus.base.doors import Tasks
+from elanus.base.errors import ElanusError, OutcomeUnknownError
 from elanus.base.limits import COLLECTION_COUNT_MAX, DATABASE_COUNT_MAX, PARTITION_COUNT_MAX
 from elanus.meta.catalog import create, create_or_replace, remove, replace, run
 from elanus.meta.records import Alias, Collection, Database
@@ -59,7 +60,7 @@ from elanus.model.schema import DEFAULT_DATABASE, DEFAULT_PARTITION, CollectionS
 from elanus.model.types import DataType
 from elanus.nodes.contracts import CollectionView, Range
 from elanus.nodes.coordinator import describe
-from elanus.nodes.coordinator.calls import uninterrupted
+from elanus.nodes.coordinator.calls import confirmed, refusals_confirmed, uninterrupted
 from elanus.nodes.coordinator.election import Office
 from elanus.nodes.coordinator.intents import (
     AlterSchema,
@@ -120,7 +121,7 @@ class Coordinator:
     @asynccontextmanager
     async def _defining(self) -> AsyncIterator[None]:
         """One definition at a time; the catalog has changed afterwards."""
-        async with self._ddl:
+        async with self._ddl, refusals_confirmed(self.leader):
             yield
             if self._leading is not None:
                 self._leading.snapshots.mark()
@@ -136,9 +137,11 @@ class Coordinator:
         self.leader.channels.report_failed(pchannel, term)
 
     # --- collections ------------------------------------------------------------------------------------------------
+    @confirmed
     async def describe(self, request: CollectionRequest) -> CollectionView:
         return describe.view(self.leader, self.leader.catalog.collection(request).record)
 
+    @confirmed
     async def list_collections(self, request: ListCollectionsRequest) -> tuple[CollectionReply, ...]:
         database = self.leader.catalog.database(request.database).record
         replies = [
@@ -314,12 +317,26 @@ class Coordinator:
         stored = leader.catalog.collections[collection_id]
         changes.setdefault("updated_timestamp", await leader.oracle.next())
         changed = msgspec.structs.replace(stored.record, **changes)
-        await self._run(replace(stored, changed))
-        await leader.catalog.refresh_collection(collection_id)
+        await self._run(replace(stored, changed), collection_id)
         await self._changed(collection_id)
 
-    async def _run(self, transaction: Transaction) -> None:
-        await run(self.leader.ground.meta, transaction, (self.leader.guard,))
+    async def _run(self, transaction: Transaction, collection_id: int | None = None) -> None:
+        """Commit, and read back what it changed: the collection, or all. OutcomeUnknownError: what the catalog is now
+        is not known here, so that another term has to go on."""
+        leader = self.leader
+        try:
+            await run(leader.ground.meta, transaction, (leader.guard,))
+        except OutcomeUnknownError:
+            leader.ddl.doubt()
+            raise
+        try:
+            if collection_id is None:
+                await leader.catalog.refresh()
+            else:
+                await leader.catalog.refresh_collection(collection_id)
+        except ElanusError as error:
+            leader.ddl.doubt()
+            raise OutcomeUnknownError(f"done, and not read back: {error.message}") from error
 
     async def _changed(self, collection_id: int) -> None:
         """Tell whoever follows the collection, before the call is answered."""
@@ -381,7 +398,7 @@ class Coordinator:
                 )
             alias = Alias(database_id=database.database_id, name=request.alias, collection_id=record.collection_id)
             await self._run(create(alias))
-            await self._aliases_changed(record.collection_id)
+            await self._changed(record.collection_id)
 
     @uninterrupted
     async def alter_alias(self, request: AliasRequest) -> None:
@@ -395,7 +412,7 @@ class Coordinator:
             record = catalog.collection(request).record
             old = catalog.alias(request.database, request.alias)
             await self._run(replace(old, msgspec.structs.replace(old.record, collection_id=record.collection_id)))
-            await self._aliases_changed(old.record.collection_id)
+            await self._changed(old.record.collection_id)
             await self._changed(record.collection_id)
 
     @uninterrupted
@@ -406,18 +423,16 @@ class Coordinator:
             old = catalog.aliases.get((database.database_id, request.alias))
             if old is not None:
                 await self._run(remove(old))
-                await self._aliases_changed(old.record.collection_id)
+                await self._changed(old.record.collection_id)
 
-    async def _aliases_changed(self, collection_id: int) -> None:
-        await self.leader.catalog.refresh()
-        await self._changed(collection_id)
-
+    @confirmed
     async def describe_alias(self, request: AliasRequest) -> AliasReply:
         catalog = self.leader.catalog
         alias = catalog.alias(request.database, request.alias).record
         name = catalog.collections[alias.collection_id].record.name
         return AliasReply(request.database or DEFAULT_DATABASE, alias.name, name)
 
+    @confirmed
     async def list_aliases(self, request: CollectionRequest) -> tuple[AliasReply, ...]:
         catalog = self.leader.catalog
         database = catalog.database(request.database).record
@@ -444,7 +459,6 @@ class Coordinator:
                 properties=request.properties,
             )
             await self._run(create(database))
-            await leader.catalog.refresh()
 
     @uninterrupted
     async def drop_database(self, request: DatabaseRequest) -> None:
@@ -460,8 +474,8 @@ class Coordinator:
                     f"database:{request.database} not empty, must drop all collections before drop database"
                 )
             await self._run(remove(stored))
-            await catalog.refresh()
 
+    @confirmed
     async def list_databases(self) -> tuple[DatabaseReply, ...]:
         return tuple(
             DatabaseReply(one.record.name, one.record.database_id, one.record.created_timestamp, one.record.properties)
@@ -474,7 +488,6 @@ class Coordinator:
             stored = self.leader.catalog.database(request.database)
             properties = describe.altered(stored.record.properties, request.properties, request.delete_keys)
             await self._run(replace(stored, msgspec.structs.replace(stored.record, properties=properties)))
-            await self.leader.catalog.refresh()
             for collection in tuple(self.leader.catalog.collections.values()):
                 if collection.record.database_id == stored.record.database_id:
                     await self._changed(collection.record.collection_id)
@@ -500,6 +513,7 @@ class Coordinator:
                 updated_timestamp=record.updated_timestamp,
             )
 
+    @confirmed
     async def describe_index(self, request: IndexRequest) -> tuple[IndexReply, ...]:
         leader = self.leader
         record = leader.catalog.collection(request).record
@@ -538,8 +552,7 @@ class Coordinator:
             if old is None or old.record != new:
                 await leader.placement.check_memory(record, new)
                 leader.placement.expect(record.collection_id)
-                await self._run(create_or_replace(old, new))
-                await leader.catalog.refresh_collection(record.collection_id)
+                await self._run(create_or_replace(old, new), record.collection_id)
             await self._changed(record.collection_id)
         await self._soon(record.collection_id)
 
@@ -555,10 +568,9 @@ class Coordinator:
             left = describe.partitions_left(leader, record, request)
             if left:
                 changed = msgspec.structs.replace(old.record, partition_ids=left)
-                await self._run(replace(old, changed))
+                await self._run(replace(old, changed), record.collection_id)
             else:
-                await self._run(remove(old))
-            await leader.catalog.refresh_collection(record.collection_id)
+                await self._run(remove(old), record.collection_id)
             await self._changed(record.collection_id)
         await leader.reconcile(record.collection_id)
 
@@ -571,6 +583,7 @@ class Coordinator:
                 return
             await leader.ground.doors.clock.sleep(LOAD_WAIT_S / 50)
 
+    @confirmed
     async def load_state(self, request: PartitionsRequest) -> LoadState:
         return describe.load_state(self.leader, request)
 

@@ -91,18 +91,19 @@ class ShardDdl:
         try:
             await run(self._meta, create(intent), (self._guard,))
         except OutcomeUnknownError:
-            self._doubt()
+            self.doubt()
             raise
         try:
             await self._carry(intent)
         except FencedError as error:
-            self._doubt()
+            self.doubt()
             raise OutcomeUnknownError(f"the next coordinator carries it on: {error.message}") from error
         except ElanusError:
-            self._doubt()
+            self.doubt()
             raise
 
-    def _doubt(self) -> None:
+    def doubt(self) -> None:
+        """Begin nothing more and give the lead up: nobody here knows what the catalog is."""
         self._is_in_doubt = True
         with suppress(UnavailableError):  # The lead has ended already.
             self._ground.doors.tasks.spawn(_give_up(), name="give up the lead")
@@ -292,7 +293,7 @@ class ShardDdl:
 
 async def _give_up() -> None:
     """What ends an office (`base.scope`)."""
-    raise FencedError("an intent is in doubt: another term decides")
+    raise FencedError("the catalog is in doubt: another term decides")
 
 
 async def _set_target(target: ShardTarget, owner: Streaming) -> None:

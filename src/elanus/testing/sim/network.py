@@ -225,6 +225,7 @@ class Network:
         if delay_s is None:
             self._break(call, SILENCE_S * self._chance.random(), f"the reply of {name} was lost")
             return
+        call.server = None  # What is on its way arrives, whatever becomes of its sender.
         self._loop.call_later(delay_s, self._answer, call, (good, reply), context=call.life.context)
 
     @staticmethod

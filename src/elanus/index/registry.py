@@ -231,6 +231,8 @@ def _checked_metric(kind: IndexType, params: Mapping[str, str], field: FieldSche
         return given
     if given not in _METRICS_OF.get(field.data_type, kind.metrics) & kind.metrics:
         if field.data_type is DataType.SPARSE_FLOAT_VECTOR:
+            if given == Metric.BM25 and not field.is_function_output:
+                raise IndexParameterError("only BM25 Function output field support BM25 metric type")
             raise IndexParameterError("only IP&BM25 is the supported metric type for sparse index")
         if given in _METRICS_OF.get(field.data_type, frozenset()):
             supported = " ".join(sorted(kind.metrics))

@@ -11,6 +11,7 @@ from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
 FLOAT_TYPES = frozenset({DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR})
+DENSE_TYPES = FLOAT_TYPES | {DataType.INT8_VECTOR}
 LIST_TYPES = frozenset({DataType.ARRAY_OF_VECTOR})
 FLOAT_METRICS = frozenset({Metric.L2, Metric.IP, Metric.COSINE})
 

@@ -25,6 +25,13 @@ class IndexBuildError(ElanusError):
     action = Action.FIX_REQUEST
 
 
+class MetricError(ElanusError):
+    """A metric of another package failed on these vectors; it would again."""
+
+    code = 2099
+    action = Action.FIX_REQUEST
+
+
 class SearchParameterError(ElanusError):
     """Search parameters that do not fit the index."""
 

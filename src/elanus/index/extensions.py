@@ -8,9 +8,9 @@ cannot be replaced so.
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
-from typing import Final
+from typing import Final, cast
 
+from elanus.base.extensions import ExtensionError, load_extension
 from elanus.index.contract import FileIndexType
 from elanus.index.errors import IndexParameterError
 
@@ -20,13 +20,7 @@ GROUP: Final = "elanus.indexes"
 @cache
 def find_extension(upper_name: str) -> FileIndexType | None:
     """The type of that name; None if no package has it. IndexParameterError if its package cannot be imported."""
-    found = next((one for one in entry_points(group=GROUP) if one.name.upper() == upper_name), None)
-    if found is None:
-        return None
     try:
-        made: FileIndexType = found.load()()
-    except (ImportError, AttributeError) as error:
-        raise IndexParameterError(f"index type {found.name}: {found.value} cannot be loaded: {error}") from error
-    if made.name.upper() != upper_name:
-        raise IndexParameterError(f"index type {found.name}: {found.value} calls itself {made.name}")
-    return made
+        return cast("FileIndexType | None", load_extension(GROUP, upper_name))
+    except ExtensionError as error:
+        raise IndexParameterError(f"index type {error.message}") from error

@@ -17,6 +17,7 @@ import numpy as np
 from elanus.base.errors import check
 from elanus.index import registry
 from elanus.index.contract import Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
+from elanus.index.declaration import FLOAT_METRICS
 from elanus.index.exact import cost_us, empty_answer, search_exact
 from elanus.index.vectors import Vectors
 from elanus.model.types import Metric
@@ -40,7 +41,9 @@ def build_head(vectors: Vectors, metric: Metric, threads: int) -> VectorIndex:
 
 
 def is_worth_a_head(vectors: Vectors, head: VectorIndex | None, metric: Metric) -> bool:
-    """Whether a head over all these rows should replace the one there is."""
+    """Whether a head over all these rows should replace the one there is. There is none for other packages' metrics."""
+    if metric not in FLOAT_METRICS:
+        return False
     known = 0 if head is None or head.metric is not metric else head.row_count
     tail = len(vectors) - known
     return tail >= TAIL_SHARE_MIN * known and _scan_us(vectors, tail) >= EXACT_US_MIN

@@ -16,7 +16,7 @@ from elanus.index.auto import Auto, auto_metric
 from elanus.index.binary import BINARY_METRICS, BinFlat
 from elanus.index.binary_ivf import BinIvfFlat
 from elanus.index.contract import DiskIndexType, FileIndexType, IndexType, ResolvedIndex, SearchParams, VectorIndex
-from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES
+from elanus.index.declaration import DENSE_TYPES, FLOAT_METRICS, FLOAT_TYPES
 from elanus.index.diskann import DiskAnn
 from elanus.index.errors import IndexBuildError, IndexParameterError, IndexTypeNotServedError, SearchParameterError
 from elanus.index.extensions import find_extension
@@ -39,6 +39,7 @@ from elanus.index.scann import Scann
 from elanus.index.sparse_index import SparseInverted, SparseWand
 from elanus.model.columns import Column
 from elanus.model.index import IndexDefinition
+from elanus.model.metrics import find_metric_extension
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
 
@@ -82,7 +83,7 @@ _METRICS_OF: Final = {
     DataType.BINARY_VECTOR: BINARY_METRICS,
     DataType.SPARSE_FLOAT_VECTOR: frozenset({Metric.IP}),
     DataType.ARRAY_OF_VECTOR: MULTI_METRICS | FLOAT_METRICS,
-    **dict.fromkeys((*FLOAT_TYPES, DataType.INT8_VECTOR), FLOAT_METRICS),
+    **dict.fromkeys(DENSE_TYPES, FLOAT_METRICS),
 }
 _VECTOR_LABELS: Final = {DataType.BINARY_VECTOR: "binary", DataType.INT8_VECTOR: "int"}
 _RANGE_PARAMETERS: Final = tuple(
@@ -229,6 +230,8 @@ def _checked_metric(kind: IndexType, params: Mapping[str, str], field: FieldSche
         return auto_metric(field).value
     if field.data_type is DataType.ARRAY_OF_VECTOR and given in MULTI_METRICS:
         return given
+    if given not in Metric.__members__ and find_metric_extension(given) is not None:
+        return _checked_extension(kind, given, field)
     if given not in _METRICS_OF.get(field.data_type, kind.metrics) & kind.metrics:
         if field.data_type is DataType.SPARSE_FLOAT_VECTOR:
             if given == Metric.BM25 and not field.is_function_output:
@@ -240,6 +243,18 @@ def _checked_metric(kind: IndexType, params: Mapping[str, str], field: FieldSche
         label = _VECTOR_LABELS.get(field.data_type, "float")
         raise IndexParameterError(f"{label} vector index does not support metric type: {params['metric_type']}")
     return given
+
+
+def _checked_extension(kind: IndexType, metric: str, field: FieldSchema) -> str:
+    """A metric of another package: exact search takes any, an index the ones it declares."""
+    if field.data_type not in DENSE_TYPES:
+        raise IndexParameterError(f"metric type {metric} compares dense vectors, not {field.data_type.label}")
+    if metric not in kind.metrics and not isinstance(kind, Flat):
+        raise IndexParameterError(
+            f"metric type {metric} comes from another package, and index type {kind.name} does not know it: "
+            "use FLAT or an index type of that package"
+        )
+    return metric
 
 
 def _check_mmap(kind: IndexType, value: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
+from elanus.model.errors import BadParameterError
+from elanus.model.metrics import MetricExtension, find_metric_extension
+
 
 class DataType(IntEnum):
     """Field types, numbered as on the wire."""
@@ -93,7 +96,8 @@ _LABELS = {
 
 
 class Metric(StrEnum):
-    """Vector metrics, by Milvus's names."""
+    """Vector metrics, by Milvus's names. `Metric(name)` also gives the one metric of that name that another package
+    brings; it is no member to iterate over. UnknownMetricError if nobody has it."""
 
     L2 = "L2"
     IP = "IP"
@@ -108,10 +112,26 @@ class Metric(StrEnum):
     MAX_SIM_IP = "MAX_SIM_IP"
     MAX_SIM_L2 = "MAX_SIM_L2"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Metric:
+        name = str(value)
+        extension = find_metric_extension(name) if name.isupper() else None
+        if extension is None:
+            raise UnknownMetricError(name)
+        made = str.__new__(cls, name)
+        made._name_ = made._value_ = name
+        return _FOREIGN.setdefault(name, made)
+
+    @property
+    def extension(self) -> MetricExtension | None:
+        """What computes it, for a metric of another package."""
+        return find_metric_extension(self.value) if self.value in _FOREIGN else None
+
     @property
     def larger_is_better(self) -> bool:
         """Direction of the score."""
-        return self in _SIMILARITIES
+        extension = self.extension
+        return self in _SIMILARITIES if extension is None else extension.larger_is_better
 
     @property
     def compares_lists(self) -> bool:
@@ -119,6 +139,15 @@ class Metric(StrEnum):
         return self.startswith("MAX_SIM")
 
 
+class UnknownMetricError(BadParameterError):
+    """1100: no metric of that name, here or in an installed package."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"metric type {name} is not known, and no installed package brings it")
+
+
+_FOREIGN: dict[str, Metric] = {}
+"""Those of other packages, each made once: metrics are compared by identity."""
 _SIMILARITIES = frozenset(
     {Metric.IP, Metric.COSINE, Metric.BM25, Metric.MAX_SIM, Metric.MAX_SIM_COSINE, Metric.MAX_SIM_IP}
 )

@@ -18,6 +18,7 @@ import numpy as np
 from elanus.base.doors import Compute, Random
 from elanus.base.errors import check
 from elanus.expr import Filter, element_places, parse_filter, primary_key_values
+from elanus.index.compared import as_compared
 from elanus.index.contract import Found as Nearest
 from elanus.index.contract import RowMask
 from elanus.index.multi import MultiVectors
@@ -68,7 +69,9 @@ class _SegmentSearch:
 
     @property
     def vectors(self) -> Vectors | ScoredVectors:
-        return self.reader.vectors(self.vector.field_id) if self.lists is None else self.lists.elements
+        if self.lists is not None:
+            return self.lists.elements
+        return as_compared(self.reader.vectors(self.vector.field_id), Metric(self.vector.metric))
 
     @property
     def passing(self) -> int:

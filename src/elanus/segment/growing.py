@@ -17,6 +17,7 @@ import pyarrow as pa
 from elanus.base.errors import check
 from elanus.base.limits import MIB
 from elanus.index.contract import VectorIndex
+from elanus.index.declaration import DENSE_TYPES
 from elanus.index.scored import ScoredVectors
 from elanus.index.vectors import Vectors, as_float32, squared_norms
 from elanus.model.channel import ORIGIN, Position
@@ -27,7 +28,7 @@ from elanus.segment.deletes import Deletes, Timestamps, hide
 from elanus.segment.interim import InterimHeads
 from elanus.segment.keys import KeyRuns
 from elanus.segment.reader import Visibility, missing_column, visible_rows
-from elanus.segment.searchable import DENSE_TYPES, searchable
+from elanus.segment.searchable import searchable
 
 PREFIX_MASKS_MAX: Final = 64
 PREFIX_MASK_BYTES_MAX: Final = 16 * MIB

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from elanus.index.binary import BinaryVectors
+from elanus.index.declaration import DENSE_TYPES
 from elanus.index.multi import MultiVectors
 from elanus.index.scored import ScoredVectors
 from elanus.index.sparse import SparseVectors
@@ -12,11 +13,6 @@ from elanus.index.vectors import Vectors, as_float32
 from elanus.model.columns import Values
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType
-
-DENSE_TYPES = frozenset(
-    {DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR, DataType.BFLOAT16_VECTOR, DataType.INT8_VECTOR}
-)
-"""Types searched as float32, whatever they are stored as."""
 
 
 def searchable(values: Values, field: FieldSchema) -> Vectors | ScoredVectors:

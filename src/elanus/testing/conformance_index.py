@@ -18,6 +18,7 @@ import pyarrow as pa
 from elanus.base.errors import CorruptedError
 from elanus.index import registry
 from elanus.index.binary import BinaryVectors
+from elanus.index.compared import as_compared
 from elanus.index.contract import Bools, Floats, Found, ResolvedIndex, RowMask, Rows, VectorIndex
 from elanus.index.plan import NEARLY_ALL, SearchRequest, nearest, search_planned
 from elanus.index.scored import ScoredVectors
@@ -74,6 +75,11 @@ class IndexCase:
         """The vectors and queries it is checked with."""
         return data_of(self.data_type)
 
+    @property
+    def column(self) -> Vectors | ScoredVectors:
+        """The vectors as a search by the metric takes them."""
+        return as_compared(self.data.column, self.metric)
+
 
 @dataclass(frozen=True)
 class Data:
@@ -89,7 +95,7 @@ class Data:
 
     @property
     def column(self) -> Vectors | ScoredVectors:
-        """The vectors as the planner takes them."""
+        """The vectors as a segment has them."""
         return BinaryVectors(self.stored) if self.is_binary else Vectors(self.stored)
 
     @property
@@ -107,7 +113,9 @@ class Data:
         return Data(self.stored[:count].copy(), self.queries)
 
     def scores(self, metric: Metric) -> np.ndarray:
-        """Every score (q, n)."""
+        """Every score (q, n). A metric of another package is its own twin; `conformance_metric` checks it."""
+        if metric.extension is not None:
+            return np.array([metric.extension.scores(query, self.buildable) for query in self.queries], np.float64)
         if self.is_binary:
             return twin_bit_scores(self.stored, self.queries, metric)
         return twin_scores(as_float32(self.stored), self.queries, metric)
@@ -324,7 +332,7 @@ def check_search_and_effort(case: IndexCase) -> None:
     truth = twin_best(scores, K, case.metric)
     recalls = []
     for params in (case.weak, case.strong):
-        found = nearest(index, data.column, SearchRequest(data.queries, K, case.metric), K, params)
+        found = nearest(index, case.column, SearchRequest(data.queries, K, case.metric), K, params)
         assert_well_formed(found, scores, K, case.metric)
         recalls.append(recall_by_score(found, scores, truth, case.metric))
     assert recalls[1] >= case.recall_min
@@ -336,7 +344,7 @@ def check_search_and_effort(case: IndexCase) -> None:
 def check_file(case: IndexCase) -> None:
     """Two mappings of one file answer with the same bits, and many queries at once as one by one; a damaged file is
     refused."""
-    queries, column = case.data.queries, case.data.column
+    queries, column = case.data.queries, case.column
     first, second = opened(case), opened(case)
     assert first.size_bytes == len(built(case))
     one, two = (index.search(queries, K, None, case.strong) for index in (first, second))
@@ -379,7 +387,7 @@ def check_small(case: IndexCase) -> None:
 def check_planned(case: IndexCase) -> None:
     """Behind the planner: exactly min(k, passing) rows at every selectivity, and recall, for one query and for many."""
     data = case.data
-    index, scores, column, queries = opened(case), data.scores(case.metric), data.column, data.queries
+    index, scores, column, queries = opened(case), data.scores(case.metric), case.column, data.queries
     random = np.random.default_rng(9)
     for share in SHARES:
         keep = random.random(ROWS) < share

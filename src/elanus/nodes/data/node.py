@@ -17,6 +17,7 @@ from elanus.base.doors import Doors
 from elanus.base.errors import check
 from elanus.base.memory import release_memory
 from elanus.index.contract import ResolvedIndex
+from elanus.index.declaration import DENSE_TYPES
 from elanus.index.multi import MultiVectors
 from elanus.index.registry import build, build_scalar, resolve
 from elanus.index.vectors import as_float32
@@ -33,7 +34,6 @@ from elanus.segment.files import ScalarFile, SegmentData, open_vectors
 from elanus.segment.merge import dealt_out, merged_rows
 from elanus.segment.reader import missing_column
 from elanus.segment.sealed import SealedSegment
-from elanus.segment.searchable import DENSE_TYPES
 from elanus.segment.storage import SegmentPlace, fold_deletes, open_segment, write_segment
 
 

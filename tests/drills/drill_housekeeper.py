@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from drill_writers import CALL_S_MAX, KINDS, REFUSALS, STRONG
+from drill_writers import CALL_S_MAX, KINDS, REFUSALS, SENT_ONCE, STRONG
 from pymilvus import MilvusClient, MilvusException
 
 GUESTS_MAX = 4
@@ -95,7 +95,7 @@ class Housekeeper:
             return (guest[0], (guest[1] or 0) + count) if partition else (guest[0] + count, guest[1])
 
         return self.change(
-            f"fill {partition}", name, after, lambda: client.insert(name, rows, partition_name=partition, **ONCE)
+            f"fill {partition}", name, after, lambda: client.insert(name, rows, partition_name=partition, **SENT_ONCE)
         )
 
     def change(self, verb: str, name: str, after: Callable[[Guest], Guest], call: Callable[[], object]) -> bool:

@@ -22,6 +22,10 @@ CALL_S_MAX = 20.0
 # Milvus's codes of replies that say that nothing was done and the request may be sent again.
 REFUSALS = frozenset({1, 2, 7, 8, 503, 904, 2200})
 STRONG = {"consistency_level": "Strong", "timeout": CALL_S_MAX, "retry_times": 1}
+# For writes. The SDK sends what met a broken connection again, and an insert that was done the first time is then there
+# twice. With a time-out it does so until that has passed whatever `retry_times` says, so a write has none: a dead
+# server ends it by its socket, a silent one through nginx.
+SENT_ONCE = {"retry_times": 0}
 
 
 @dataclass(frozen=True)
@@ -154,13 +158,13 @@ class Writer:
         outcomes = dict.fromkeys(keys, self.version)
         data = rows(self.kind, self.number, outcomes)
         call = client.insert if verb == "insert" else client.upsert
-        return self.attempt(outcomes, lambda: call(self.kind.name, data, timeout=CALL_S_MAX, retry_times=1))
+        return self.attempt(outcomes, lambda: call(self.kind.name, data, **SENT_ONCE))
 
     def delete_ids(self, client: MilvusClient, keys: list[int]) -> bool:
         ids = [self.kind.key(key) for key in keys]
         return self.attempt(
             dict.fromkeys(keys),
-            lambda: client.delete(self.kind.name, ids=ids, timeout=CALL_S_MAX, retry_times=1),
+            lambda: client.delete(self.kind.name, ids=ids, **SENT_ONCE),
         )
 
     def delete_filter(self, client: MilvusClient, shelf: int) -> bool:
@@ -168,7 +172,7 @@ class Writer:
         text = f"writer == {self.number} and shelf == {shelf}"
         return self.attempt(
             dict.fromkeys(keys),
-            lambda: client.delete(self.kind.name, filter=text, timeout=CALL_S_MAX, retry_times=1),
+            lambda: client.delete(self.kind.name, filter=text, **SENT_ONCE),
             by_filter=True,
         )
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,14 +11,13 @@ from pymilvus import DataType, MilvusClient
 
 from elanus.index import registry
 from elanus.index.errors import IndexParameterError
-from elanus.index.extensions import find_extension
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType as FieldType
 from elanus.model.types import Metric
 from elanus.testing.conformance_index import IndexCase, check_index
+from packages import example, install, on_path, python_path
 from servers import DrillServer
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hyperplanes"
 CASE = IndexCase("HYPERPLANES", Metric.COSINE, {"bits": "512"}, weak={"shortlist": 1}, strong={"shortlist": 50})
 BROKEN = """
 from elanus_hyperplanes import Hyperplanes, HyperplanesIndex
@@ -48,22 +44,13 @@ FIELD = FieldSchema(100, "v", FieldType.FLOAT_VECTOR, type_params={"dim": "24"})
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder as an installer leaves it, on the path: the example, and two types that should not be accepted."""
+    """The example, and two types that should not be accepted."""
     folder = tmp_path_factory.mktemp("installed")
-    shutil.copy(EXAMPLE / "elanus_hyperplanes.py", folder)
-    (folder / "broken.py").write_text(BROKEN)
-    info = folder / "elanus_hyperplanes-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elanus-hyperplanes\nVersion: 1.0\n")
     names = {"HYPERPLANES": "elanus_hyperplanes:Hyperplanes", "FORGETFUL": "broken:Forgetful"}
     names |= {"FAULTY": "broken:Faulty", "MISSING": "nowhere:Nothing", "MISNAMED": "broken:Faulty"}
-    lines = "".join(f"{name} = {value}\n" for name, value in names.items())
-    (info / "entry_points.txt").write_text(f"[elanus.indexes]\n{lines}")
-    sys.path.insert(0, str(folder))
-    find_extension.cache_clear()
-    yield folder
-    sys.path.remove(str(folder))
-    find_extension.cache_clear()
+    install(folder, {"elanus_hyperplanes": example("hyperplanes"), "broken": BROKEN}, {"elanus.indexes": names})
+    with on_path(folder):
+        yield folder
 
 
 def test_the_suite_accepts_the_example(installed: Path) -> None:
@@ -96,7 +83,7 @@ def test_refused(installed: Path, name: str, params: dict[str, str], message: st
 def test_pymilvus_builds_and_searches_it_and_a_fault_in_it_ends_nothing(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", python_path(installed))
     server = DrillServer(tmp_path / "data").wait_ready()
     client = MilvusClient(server.uri)
     try:

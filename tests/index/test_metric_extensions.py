@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,18 +13,16 @@ from elanus.base.errors import ElanusError
 from elanus.index import registry
 from elanus.index.compared import as_compared
 from elanus.index.errors import MetricError
-from elanus.index.extensions import find_extension
 from elanus.index.plan import SearchRequest, search_planned
 from elanus.index.vectors import Vectors
-from elanus.model.metrics import find_metric_extension
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType as FieldType
 from elanus.model.types import Metric
 from elanus.testing.conformance_index import IndexCase, check_index
 from elanus.testing.conformance_metric import check_metric
+from packages import example, install, on_path, python_path
 from servers import DrillServer
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "manhattan"
 OTHERS = """
 import numpy as np
 from elanus.index.contract import Found, ResolvedIndex
@@ -120,25 +115,12 @@ BITS = FieldSchema(100, "v", FieldType.BINARY_VECTOR, type_params={"dim": "24"})
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder as an installer leaves it, on the path: the example, and others that should not all be accepted."""
+    """The example, and others that should not all be accepted."""
     folder = tmp_path_factory.mktemp("installed")
-    shutil.copy(EXAMPLE / "elanus_manhattan.py", folder)
-    (folder / "others.py").write_text(OTHERS)
-    info = folder / "elanus_manhattan-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elanus-manhattan\nVersion: 1.0\n")
-    lines = "".join(f"{name} = {value}\n" for name, value in NAMES.items())
-    (info / "entry_points.txt").write_text(f"[elanus.metrics]\n{lines}[elanus.indexes]\nCOARSE = others:Coarse\n")
-    sys.path.insert(0, str(folder))
-    _forget()
-    yield folder
-    sys.path.remove(str(folder))
-    _forget()
-
-
-def _forget() -> None:
-    find_metric_extension.cache_clear()
-    find_extension.cache_clear()
+    modules = {"elanus_manhattan": example("manhattan"), "others": OTHERS}
+    install(folder, modules, {"elanus.metrics": NAMES, "elanus.indexes": {"COARSE": "others:Coarse"}})
+    with on_path(folder):
+        yield folder
 
 
 def test_the_suite_accepts_the_example(installed: Path) -> None:
@@ -204,7 +186,7 @@ def test_a_metric_that_nobody_brings_is_refused() -> None:
 
 @pytest.mark.slow
 def test_pymilvus_searches_by_it(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", python_path(installed))
     server = DrillServer(tmp_path / "data").wait_ready()
     client = MilvusClient(server.uri)
     try:

@@ -159,6 +159,12 @@ class IndexType(Protocol):
         """Whether `mmap.enabled` may be given."""
         ...
 
+    @property
+    def file_version(self) -> int:
+        """The version of its file format, counted from 1. It grows with every change after which older files are not
+        read: they are built again."""
+        ...
+
     def check_field(self, params: Mapping[str, str], field: FieldSchema) -> None:
         """Raise `IndexParameterError` when the definition and the field do not go together."""
         ...

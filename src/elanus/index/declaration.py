@@ -25,6 +25,7 @@ class Declaration:
     build_parameters: tuple[Parameter, ...] = ()
     search_parameters: tuple[Parameter, ...] = ()
     supports_mmap: bool = True
+    file_version: int = 1
 
     def check_field(self, params: Mapping[str, str], field: FieldSchema) -> None:
         """The field's type must be one of `data_types`."""

@@ -3,7 +3,9 @@
     faiss bytes or arrays | trailer (JSON) | trailer length, u32 | CRC-32 of trailer, u32 | magic, 8 bytes
 
 The trailer comes last so that faiss finds its own format at offset 0 and the file maps as it is. The magic carries the
-format version. Reading maps: nothing of the vectors is copied. The checksum of the whole file is the manifest's affair.
+version of all this; each type has one of its own (`contract.IndexType.file_version`), which the manifest names with the
+file: the former changes only together with all of the latter. Reading maps: nothing of the vectors is copied. The
+checksum of the whole file is the manifest's affair.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ from elanus.model.columns import Column
 from elanus.model.index import IndexDefinition
 from elanus.model.metrics import find_metric_extension
 from elanus.model.schema import FieldSchema
+from elanus.model.segment import IndexFile
 from elanus.model.types import DataType, Metric
 
 INDEX_ROWS_MIN: Final = 1024
@@ -185,6 +186,21 @@ def is_scalar(index_type: str) -> bool:
 def load_scalar(index_type: str, data: memoryview) -> ScalarIndex:
     """The scalar index in a file that the caller mapped; nothing is copied. `CorruptedError` if it is not one."""
     return _SCALARS[index_type].load(data)
+
+
+def file_version(index_type: str) -> int:
+    """Of the files that a built index of that type is read from; 0 where nobody reads any."""
+    try:
+        kind = _SCALARS.get(index_type) or _BY_FILE.get(index_type) or find_extension(index_type.upper())
+    except IndexParameterError:
+        return 0
+    return 0 if kind is None else kind.file_version
+
+
+def is_readable(file: IndexFile) -> bool:
+    """Whether a built index can be opened here. Files of another version of their type's format, older or newer, cannot
+    be, nor those of a package that is gone: the segment is searched without them until they are built again."""
+    return file.version == file_version(file.resolved_type)
 
 
 def resident_bytes(index_type: str, file_bytes: int, params: Mapping[str, str]) -> int:

@@ -246,6 +246,7 @@ class SparseInverted(Declaration):
     name = "SPARSE_INVERTED_INDEX"
     data_types = frozenset({DataType.SPARSE_FLOAT_VECTOR})
     metrics = frozenset({Metric.IP})
+    file_version = 2
     build_parameters = (
         ChoiceParameter(
             "inverted_index_algo",

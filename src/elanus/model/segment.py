@@ -24,7 +24,8 @@ class FileRef(msgspec.Struct, frozen=True):
 
 
 class IndexFile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A built index of one segment. `resolved_type` is the concrete type behind AUTOINDEX."""
+    """A built index of one segment. `resolved_type` is the concrete type behind AUTOINDEX, `version` that of the type's
+    file format."""
 
     index_id: int
     field_id: int
@@ -32,6 +33,7 @@ class IndexFile(msgspec.Struct, frozen=True, omit_defaults=True):
     metric_type: str
     file: FileRef
     params: dict[str, str] = {}
+    version: int = 1
 
 
 class SegmentEntry(msgspec.Struct, frozen=True, omit_defaults=True):

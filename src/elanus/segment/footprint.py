@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from elanus.index.registry import resident_bytes
+from elanus.index.registry import is_readable, resident_bytes
 from elanus.model.segment import SegmentEntry
 
 DECODED_RATIO: Final = 2
@@ -19,5 +19,6 @@ def footprint(entry: SegmentEntry) -> int:
     """Bytes."""
     scalars = entry.scalar_bytes or DECODED_RATIO * entry.scalars.size_bytes
     vectors = sum(file.size_bytes for file in entry.vectors.values())
-    indexes = sum(resident_bytes(one.resolved_type, one.file.size_bytes, one.params) for one in entry.indexes)
+    readable = [one for one in entry.indexes if is_readable(one)]
+    indexes = sum(resident_bytes(one.resolved_type, one.file.size_bytes, one.params) for one in readable)
     return scalars + vectors + indexes

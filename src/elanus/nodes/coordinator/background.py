@@ -17,6 +17,7 @@ import msgspec
 
 from elanus.base.errors import Action, ElanusError
 from elanus.index.errors import IndexBuildError
+from elanus.index.registry import is_readable
 from elanus.meta.catalog import elected
 from elanus.meta.manifests import Refused, ShardEdit
 from elanus.meta.records import Collection, CollectionState
@@ -253,10 +254,13 @@ class Background:
             )
         except IndexBuildError as error:
             # The segment is searched without it; whoever asks for the index's state is told.
-            self._events.warning("index.build_failed", shard=vchannel, segment=entry.segment_id, error=error.message)
-            self._failures[entry.segment_id, definition.index_id] = error.message
-            while len(self._failures) > BUILD_FAILURES_MAX:
-                del self._failures[next(iter(self._failures))]
+            self._note_failure(vchannel, entry.segment_id, definition.index_id, error.message)
+            return
+        if not is_readable(file):
+            # Built by a node of another release: what it builds would be built again for ever.
+            reason = f"the coordinator does not read version {file.version} of {file.resolved_type} files"
+            self._note_failure(vchannel, entry.segment_id, definition.index_id, reason)
+            self._workers.give_up(vchannel, (file.file,))
             return
         definitions = self._definitions(collection.collection_id)
         if all(known.index_id != definition.index_id for known in definitions):
@@ -267,6 +271,12 @@ class Background:
         if isinstance(outcome, Refused):
             self._workers.give_up(vchannel, (file.file,))
         self._events.info("index.built", shard=vchannel, segment=entry.segment_id, refused=isinstance(outcome, Refused))
+
+    def _note_failure(self, vchannel: str, segment_id: int, index_id: int, reason: str) -> None:
+        self._events.warning("index.build_failed", shard=vchannel, segment=segment_id, error=reason)
+        self._failures[segment_id, index_id] = reason
+        while len(self._failures) > BUILD_FAILURES_MAX:
+            del self._failures[next(iter(self._failures))]
 
     async def _drop_indexes(self, collection: Collection, manifest: Manifest) -> None:
         """Files of indexes that were dropped leave the manifest, and so the nodes and the store."""

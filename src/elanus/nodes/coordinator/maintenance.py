@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from elanus.index.registry import resolve
+from elanus.index.registry import is_readable, resolve
 from elanus.meta.manifests import Refused
 from elanus.model.index import IndexDefinition
 from elanus.model.schema import CollectionSchema
@@ -123,7 +123,7 @@ def plan_builds(
 
 
 def needs_index(entry: SegmentEntry, definition: IndexDefinition, schema: CollectionSchema) -> bool:
-    """Whether this segment should have a file of this index and has none."""
+    """Whether this segment should have a file of this index and has none that can be read."""
     field = schema.field_by_id(definition.field_id)
     if field is None or entry.row_count < INDEX_ROWS_MIN:
         return False
@@ -131,7 +131,7 @@ def needs_index(entry: SegmentEntry, definition: IndexDefinition, schema: Collec
         return False
     if not resolve(definition.params, field).needs_file:
         return False
-    return all(file.index_id != definition.index_id for file in entry.indexes)
+    return all(file.index_id != definition.index_id or not is_readable(file) for file in entry.indexes)
 
 
 def replace_segments(
@@ -161,15 +161,15 @@ def replace_segments(
 def add_index(
     segment_id: int, file: IndexFile, definitions: Sequence[IndexDefinition]
 ) -> Callable[[Manifest], Manifest | Refused]:
-    """The edit of a finished build; indexes whose definition is gone leave with it."""
+    """The edit of a finished build; a file that could not be read and dropped indexes leave with it."""
 
     def edit(manifest: Manifest) -> Manifest | Refused:
         entry = manifest.segment(segment_id)
         if entry is None:
             return Refused(f"segment {segment_id} is gone")
-        if any(known.index_id == file.index_id for known in entry.indexes):
+        if any(known.index_id == file.index_id and is_readable(known) for known in entry.indexes):
             return manifest
-        wanted = {definition.index_id for definition in definitions}
+        wanted = {definition.index_id for definition in definitions} - {file.index_id}
         indexes = (*(known for known in entry.indexes if known.index_id in wanted), file)
         changed = msgspec.structs.replace(entry, indexes=indexes)
         segments = tuple(changed if one.segment_id == segment_id else one for one in manifest.segments)

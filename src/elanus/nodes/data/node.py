@@ -19,7 +19,7 @@ from elanus.base.memory import release_memory
 from elanus.index.contract import ResolvedIndex
 from elanus.index.declaration import DENSE_TYPES
 from elanus.index.multi import MultiVectors
-from elanus.index.registry import build, build_scalar, resolve
+from elanus.index.registry import build, build_scalar, file_version, resolve
 from elanus.index.vectors import as_float32
 from elanus.model.channel import Position
 from elanus.model.columns import Column, Values
@@ -68,6 +68,7 @@ class DataNode:
             metric_type=task.definition.metric_type,
             file=ref,
             params={name: str(value) for name, value in resolved.params.items()},
+            version=file_version(resolved.index_type),
         )
 
     async def _vector_parts(self, task: BuildTask, field: FieldSchema, resolved: ResolvedIndex) -> Sequence[memoryview]:

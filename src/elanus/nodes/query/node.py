@@ -19,7 +19,7 @@ import numpy as np
 
 from elanus.base.doors import Doors
 from elanus.index.contract import VectorIndex
-from elanus.index.registry import is_scalar, lives_on_disk, load_scalar
+from elanus.index.registry import is_readable, is_scalar, lives_on_disk, load_scalar
 from elanus.index.registry import load as load_index
 from elanus.model.errors import DeletesBehindError, SegmentNotFoundError
 from elanus.model.reads import Found, Hits
@@ -88,6 +88,8 @@ class QueryNode:
         scalars: list[BuiltScalar] = []
         opened = {one.file.file.key: one for one in segment.scalar_indexes}
         for file in entry.indexes:
+            if not is_readable(file):
+                continue  # The rows are scanned until the coordinator has had it built again.
             if is_scalar(file.resolved_type):
                 in_process = file.index_id in in_memory
                 scalars.append(opened.get(file.file.key) or await self._open_scalar(file, in_process))

@@ -12,14 +12,27 @@ from node_calls import Client, rows
 from elanus.app.roles import Roles
 from elanus.meta.catalog import fetch_all
 from elanus.meta.manifests import Manifests
-from elanus.meta.records import SHARDS, Manifest, ShardPointer, decode
+from elanus.meta.records import (
+    COLLECTIONS,
+    DROPPED,
+    SHARDS,
+    Collection,
+    Dropped,
+    Manifest,
+    ShardPointer,
+    decode,
+    encode,
+)
+from elanus.meta.store import Delete, Put
 from elanus.model.channel import ORIGIN, pchannel_of
 from elanus.model.segment import SegmentEntry
 from elanus.nodes.contracts import CompactTask
+from elanus.nodes.coordinator import collector
 from elanus.nodes.coordinator.collector import Stock, files_of
 from elanus.nodes.data.node import DataNode
 from elanus.objects import paths
 from elanus.objects.checksums import read_verified
+from elanus.objects.store import Data, ObjectStore
 from elanus.testing.cluster import ClusterOptions, ClusterWorld, play_cluster
 from elanus.testing.composition import outcome
 from elanus.testing.invariants import check_all
@@ -161,6 +174,81 @@ def test_a_drop_takes_with_it_what_its_tasks_write_meanwhile() -> None:
     play_cluster(scenario, ClusterOptions(pchannel_count=1), make=HesitantRoles, check=check_all)
 
 
+class SleepyStore:
+    """A way to the objects on which the first put takes half a minute."""
+
+    puts = 0
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    async def put(self, key: str, data: Data) -> None:
+        SleepyStore.puts += 1
+        if SleepyStore.puts == 1:
+            await asyncio.sleep(30)
+        await self._objects.put(key, data)
+
+
+class SleepyRoles(Roles):
+    def data(self) -> DataNode:
+        return DataNode(self.footing.doors, cast("ObjectStore", SleepyStore(self.footing.objects)), 1)
+
+
+async def dropped_under_a_later_lead(world: ClusterWorld) -> list[str]:
+    """A collection is dropped while a task of an earlier coordinator sleeps; what that task has written afterwards."""
+    SleepyStore.puts = 0
+    client = client_of(world)
+    await client.create()
+    for turn in range(2):
+        await client.insert(rows(range(10 * turn, 10 * turn + 10)))
+        await client.flush()
+    while not SleepyStore.puts:
+        await world.sleep(0.1)
+    await world.kill(world.active)
+    await client.drop()
+    await world.sleep(10)
+    assert await world.objects.list(paths.COLLECTIONS_PREFIX) == []
+    await world.sleep(30)
+    left = await world.objects.list(paths.COLLECTIONS_PREFIX)
+    assert left
+    return left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", [False, True], ids=["direct", "codec"])
+def test_what_a_task_writes_for_a_collection_that_a_later_coordinator_dropped_is_collected(codec: bool) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        await dropped_under_a_later_lead(world)
+        foreign = paths.scalars(paths.segment_folder(3, SHARD, 1, paths.coordinator_of_lead(1).token("ab")))
+        await world.objects.put(foreign, b"of a collection that nobody knows, and that nobody dropped")
+        await world.kill(world.active)
+        await world.sleep(80)
+        assert await world.objects.list(paths.COLLECTIONS_PREFIX) == [foreign]
+
+    play_cluster(scenario, ClusterOptions(codec=codec, coordinators=3, pchannel_count=1), make=SleepyRoles)
+
+
+@pytest.mark.slow
+def test_marks_of_dropped_collections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "DROPPED_MAX", 2)
+
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        for _ in range(4):
+            await client.create()
+            await client.drop()
+        await world.sleep(10)
+        assert len(await world.meta.range(DROPPED)) == 4
+        await world.kill(world.active)
+        await world.sleep(10)
+        assert len(await world.meta.range(DROPPED)) == 2
+
+    play_cluster(scenario, ClusterOptions(coordinators=2, pchannel_count=1))
+
+
 # --- when it must not -----------------------------------------------------------------------------------------------
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", ["term", "lead", "version"])
@@ -191,6 +279,32 @@ def test_nothing_is_collected_where_the_meta_store_looks_older_than_the_files(si
         assert await unnamed(world) == []
 
     play_cluster(scenario, ClusterOptions(pchannel_count=1, compacts=False), check=check_all)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", ["lead", "catalog"])
+def test_nothing_of_a_dropped_collection_is_collected_where_the_meta_store_looks_older(sign: str) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        left = set(await dropped_under_a_later_lead(world))
+        (mark,) = await fetch_all(world.meta, Dropped, DROPPED)
+        collection_id = mark.record.collection_id
+        if sign == "lead":
+            token = paths.coordinator_of_lead(1 << 62).token("ab")
+            newer = paths.deletes(collection_id, SHARD, ORIGIN, token)
+            await world.objects.put(newer, b"new")
+            left.add(newer)
+        else:
+            other = Client(cast("Any", world), "d")
+            await other.create()
+            (known,) = await fetch_all(world.meta, Collection, COLLECTIONS)
+            again = Dropped(collection_id=known.record.collection_id)
+            await world.meta.transact((), (Put(again.key, encode(again)), Delete(mark.record.key)))
+            left |= set(await world.objects.list(paths.COLLECTIONS_PREFIX))
+        await world.kill(world.active)
+        await world.sleep(80)
+        assert left <= set(await world.objects.list(paths.COLLECTIONS_PREFIX))
+
+    play_cluster(scenario, ClusterOptions(coordinators=3, pchannel_count=1), make=SleepyRoles)
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ SCHEMAS: Final = "schema/"
 ALIASES: Final = "alias/"
 LOADS: Final = "load/"
 INTENTS: Final = "intent/"
+DROPPED: Final = "dropped/"
 PCHANNELS: Final = "pchannel/"
 SHARDS: Final = "shard/"
 NODES: Final = "node/"
@@ -222,6 +223,16 @@ class LoadRecord(CatalogRecord, frozen=True, kw_only=True):
         return load_key(self.collection_id)
 
 
+class Dropped(CatalogRecord, frozen=True, kw_only=True):
+    """A collection that was dropped, with its records and files: whatever its folder still gets is garbage."""
+
+    collection_id: int
+
+    @property
+    def key(self) -> str:
+        return f"{DROPPED}{self.collection_id:020d}"
+
+
 class Intent(CatalogRecord, frozen=True, kw_only=True):
     """A DDL under way, carried to its end by whoever is coordinator. `body` is the coordinator's own encoding."""
 
@@ -350,6 +361,7 @@ _KINDS: Final[dict[type[msgspec.Struct], str]] = {
     SchemaVersion: "schema_version",
     Alias: "alias",
     LoadRecord: "load",
+    Dropped: "dropped",
     Intent: "intent",
     Pchannel: "pchannel",
     ReplayFrom: "replay_from",

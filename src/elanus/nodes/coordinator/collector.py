@@ -16,6 +16,11 @@ that is gone never comes back, so that what these do not name, nothing ever will
 was deposed meanwhile. A shard is looked at when this lead begins, when its channel has a new term, when a task was
 given up, and now and then for what a writer that slept has written afterwards.
 
+A drop ends every right of its collection: no pointer is left that a commit could move, and ids are never given out
+twice. The transaction that removes the collection's last record leaves a mark that names it, so that what a writer of
+an earlier lead writes into its folder afterwards is known as garbage; a folder without a mark is left alone, whatever
+the catalog does not know. The newest marks are kept.
+
 Nothing is deleted by age, and nothing where the meta store looks older than the files: when it holds no catalog at all,
 or when a name tells of a higher term, lead or version than it knows. A term counts only once the channel was opened
 under it, which the opener refuses to do on a log that is newer than the meta store.
@@ -26,16 +31,19 @@ by lives that are over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from elanus.meta.catalog import fetch, remove, remove_all, run, stored
+from elanus.meta.catalog import combine, create, fetch, fetch_all, remove, remove_all, run, stored
 from elanus.meta.records import (
+    DROPPED,
     Collection,
     CollectionState,
+    Dropped,
     SchemaVersion,
     ShardPointer,
+    collection_key,
     decode,
     schemas_prefix,
     shard_key,
@@ -51,6 +59,9 @@ from elanus.objects.checksums import read_verified
 
 GIVEN_UP_MAX: Final = 4096
 """Attempts; what one wrote that is forgotten is collected by the next lead."""
+DROPPED_MAX: Final = 1024
+"""Marks of dropped collections; what is still written for one that is forgotten stays."""
+ANY_VERSION: Final = 1 << 62
 
 
 def files_of(manifest: Manifest) -> set[str]:
@@ -212,4 +223,38 @@ class Collector:
             await run(self._meta, part, (self._guard,))
         record = await fetch(self._meta, Collection, collection.key)
         if record is not None:
-            await run(self._meta, remove(record), (self._guard,))
+            mark = create(Dropped(collection_id=collection.collection_id))
+            await run(self._meta, combine((remove(record), mark)), (self._guard,))
+
+    async def collect_dropped(self) -> bool:
+        """Delete what was written for dropped collections since; False when a channel has to be open first."""
+        marks = await fetch_all(self._meta, Dropped, DROPPED)
+        settled = True
+        for mark in marks[-DROPPED_MAX:]:
+            settled &= await self._collect_folder(mark.record.collection_id)
+        for part in remove_all(marks[:-DROPPED_MAX]):
+            await run(self._meta, part, (self._guard,))
+        return settled
+
+    async def _collect_folder(self, collection_id: int) -> bool:
+        """What a dropped collection's folder holds, unless something there says that the meta store is not whole."""
+        keys = await self._objects.list(paths.collection_prefix(collection_id))
+        vchannels = {vchannel for key in keys if (vchannel := paths.shard_of(key)) is not None}
+        terms = {vchannel: self._open_term(pchannel_of(vchannel)) for vchannel in vchannels}
+        if not all(terms.values()):
+            return False
+        is_known = keys and await self._meta.get(collection_key(collection_id)) is not None
+        newer = self._newer(keys, terms) or (keys[0] if is_known else None)
+        if newer:
+            self._events.error("collector.refused", collection=collection_id, newer_than_the_meta_store=newer)
+            return True
+        for key in keys:
+            await self._objects.delete(key)
+        return True
+
+    def _newer(self, keys: Iterable[str], terms: Mapping[str, int]) -> str | None:
+        for key in keys:
+            term = terms.get(paths.shard_of(key) or "", 0)
+            if Stock(term, self._lead, ANY_VERSION, ()).newer((key,)):
+                return key
+        return None

@@ -201,17 +201,19 @@ class Leader:
     async def _tidy_for_ever(self) -> None:
         """Let go of what those have left behind who died, slept or gave up."""
         ground, looked_s = self.ground, self.ground.doors.clock.monotonic_s()
+        settled = False
         while True:
             try:
                 await collect_expired(ground.doors, ground.objects)
                 await self.placement.release_strangers()
+                settled = settled or await self.collector.collect_dropped()
             except ElanusError as error:
                 if error.action not in (Action.RETRY, Action.ELSEWHERE, Action.UNKNOWN):
                     raise
                 ground.events.warning("tidying.failed", error=error.message)
             await ground.doors.clock.sleep(TIDY_S)
             if ground.doors.clock.monotonic_s() - looked_s >= LOOK_AGAIN_S:
-                looked_s = ground.doors.clock.monotonic_s()
+                looked_s, settled = ground.doors.clock.monotonic_s(), False
                 for pchannel in self.pchannels:
                     self._channel_opened(pchannel)
 

@@ -24,6 +24,8 @@ CAUSES = {
     "85-intents-left": "an intent whose writing had an unknown outcome was stored, and nobody carried it",
     "208-a-partition-denied": "a coordinator that had been deposed and did not know it answered from its old catalog",
     "377-dropped-and-listed": "as 208, of a collection that its successor had dropped",
+    "2-read-at-a-forgotten-follower": "a follower was let go and begun anew while a Strong read waited there: the read "
+    "took the new one's evidence for what the old one had applied",
     "113-a-partition-twice": "as 42, with a lease that ended and a proxy that died in between",
 }
 

@@ -187,17 +187,17 @@ class StreamingNode:
     def _new_channel(self, pchannel: str) -> _Owned:
         doors = self._storage.doors
         channel = Channel(doors, pchannel, self._coordinator, self)
-        evidence = Evidence(doors.clock, lambda: self._current_term(pchannel))
+        evidence = Evidence(doors.clock, lambda: self._current_term(channel))
         delegator = Delegator(doors, channel, evidence, self._nodes, self._execution, self._interims)
         return _Owned(channel, delegator)
 
-    async def _current_term(self, pchannel: str) -> int:
+    async def _current_term(self, channel: Channel) -> int:
         """The term under which somebody may have acknowledged. A higher one that was given to this very node is still
         being opened here: nobody has acknowledged under it, and reads go on, on a full disk for instance."""
-        owned = self._channels.get(pchannel)
-        if owned is not None and owned.following is not None:
-            await owned.following.prove()
-            return owned.channel.term
+        pchannel = channel.pchannel
+        if channel.follows:
+            await self._prove(channel)
+            return channel.term
         stored = await fetch(self._storage.meta, Pchannel, owner_key(pchannel))
         owned = self._channels.get(pchannel)
         if owned is not None and not owned.channel.term:
@@ -206,6 +206,18 @@ class StreamingNode:
         if stored is not None and owned is not None and mine and owned.continues(stored.record.term):
             return owned.channel.term
         return 0 if stored is None else stored.record.term
+
+    async def _prove(self, channel: Channel) -> None:
+        """That a followed channel is complete, as long as it is followed: what was forgotten while a read waited applies
+        nothing more, and the evidence of one that was begun anew says nothing about it."""
+        await self._following(channel).prove()
+        self._following(channel)
+
+    def _following(self, channel: Channel) -> Following:
+        owned = self._channels.get(channel.pchannel)
+        if owned is None or owned.channel is not channel or owned.following is None:
+            raise UnavailableError(f"{channel.pchannel} is no longer followed here")
+        return owned.following
 
     async def _open(self, owned: _Owned, term: int, *, followed: bool = False) -> None:
         channel, meta = owned.channel, self._storage.meta

@@ -365,6 +365,30 @@ def test_a_follower_waits_for_what_comes() -> None:
     scenario(story)
 
 
+def test_a_follower_may_be_let_go_whatever_it_asked_for_ahead() -> None:
+    async def main(doors: Doors) -> None:
+        shared = MemoryObjectStore()
+        writer = await ObjectLog(doors, shared).open(PCHANNEL, 1, ORIGIN, confirmed)
+        for number in range(300):
+            await writer.append([b"%d" % number])
+
+        async def follow() -> None:
+            follower = ObjectLog(doors, FaultyObjectStore(doors, shared, 0.0, delay_s=1.0)).follow(PCHANNEL, ORIGIN)
+            try:
+                while True:
+                    await follower.next()
+            finally:
+                await follower.close()
+
+        for turn in range(20):
+            following = asyncio.ensure_future(follow())
+            await doors.clock.sleep(0.7 * turn)
+            following.cancel()
+            await doors.clock.sleep(60)
+
+    run(main)
+
+
 def test_a_follower_that_was_overtaken_by_truncation_is_told() -> None:
     async def story(doors: Doors, store: MemoryObjectStore) -> None:
         log = ObjectLog(doors, store)

@@ -155,13 +155,18 @@ class Walk:
             self._ahead[key] = (job, found)
 
     async def _fetch(self, key: Key, found: asyncio.Future[Slot | None]) -> None:
+        outcome: Slot | ElanusError | None = OutcomeUnknownError(f"{self._slots.name(key)}: reading was interrupted")
         try:
-            found.set_result(await self._slots.get(key))
+            outcome = await self._slots.get(key)
         except ElanusError as error:
-            found.set_exception(error)
+            outcome = error
         finally:
-            if not found.done():
-                found.set_exception(OutcomeUnknownError(f"{self._slots.name(key)}: reading was interrupted"))
+            if found.done():
+                pass  # Cancelled, with whoever waited for it.
+            elif isinstance(outcome, ElanusError):
+                found.set_exception(outcome)
+            else:
+                found.set_result(outcome)
 
 
 def _retrieve(found: asyncio.Future[Slot | None]) -> None:

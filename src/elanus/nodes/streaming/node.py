@@ -208,8 +208,8 @@ class StreamingNode:
         return 0 if stored is None else stored.record.term
 
     async def _prove(self, channel: Channel) -> None:
-        """That a followed channel is complete, as long as it is followed: what was forgotten while a read waited applies
-        nothing more, and the evidence of one that was begun anew says nothing about it."""
+        """That a followed channel is complete, as long as it is followed: one that was forgotten while a read waited
+        applies nothing more, and the evidence of one that was begun anew says nothing about it."""
         await self._following(channel).prove()
         self._following(channel)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -88,3 +89,20 @@ class DrillServer:
             return self.process.wait(STOP_S_MAX)
         finally:
             self.kill()
+
+
+def elanus(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command of Elanus that ends by itself."""
+    return subprocess.run([sys.executable, "-m", "elanus", *words], capture_output=True, text=True, timeout=120)
+
+
+def wait_for_address(up: subprocess.Popen[str]) -> str:
+    """The proxy's address, which `elanus up` tells when it serves; the other roles must have come before."""
+    assert up.stdout is not None
+    said = ""
+    for line in up.stdout:
+        said += line
+        proxy = re.search(r"proxy 1: Elanus .* on ([\d.:]+)", said)
+        if proxy and all(f"{role} 1: Elanus" in said for role in ("coordinator", "streaming", "query", "data")):
+            return proxy[1]
+    raise AssertionError(said)

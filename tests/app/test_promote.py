@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from pymilvus import DataType, MilvusClient
 
-from servers import DrillServer
+from servers import DrillServer, elanus, wait_for_address
 from services import BUCKET, Radosgw, Service, s3_environment, start_etcd
 
 pytestmark = pytest.mark.drill
@@ -42,10 +41,6 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv(name, value)
     yield f"s3://{BUCKET}/elanus"
     service.kill()
-
-
-def elanus(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "elanus", *words], capture_output=True, text=True, timeout=120)
 
 
 def fill(client: MilvusClient) -> None:
@@ -122,18 +117,6 @@ def test_there_and_back(etcd: Service, store_url: str, tmp_path: Path, serve: Ca
     client.insert("things", rows(ROWS + 50, ROWS + 60))
     assert len(stored(client)) == len(EXPECTED) + 60
     client.close()
-
-
-def wait_for_address(up: subprocess.Popen[str]) -> str:
-    """The proxy's address, which `elanus up` tells when it serves; the other roles must have come before."""
-    assert up.stdout is not None
-    said = ""
-    for line in up.stdout:
-        said += line
-        proxy = re.search(r"proxy 1: Elanus .* on ([\d.:]+)", said)
-        if proxy and all(f"{role} 1: Elanus" in said for role in ("coordinator", "streaming", "query", "data")):
-            return proxy[1]
-    raise AssertionError(said)
 
 
 def test_killed_anywhere_it_goes_on(etcd: Service, tmp_path: Path, serve: Callable[..., DrillServer]) -> None:

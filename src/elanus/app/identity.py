@@ -41,7 +41,12 @@ async def settle_cluster_id(doors: Doors, meta: MetaStore, objects: ObjectStore,
         with suppress(ConflictError):
             await run(meta, create(Cluster(cluster_id=kept)))
         stored = await fetch(meta, Cluster, CLUSTER)
-    if stored is None or stored.record.cluster_id != kept:
+    if stored is None:
+        raise CorruptedError(
+            f"{meta_name} knows nothing of the data in the object store: it is another store's, or what it held is "
+            "lost (a cluster's is made again by `elanus rebuild`)"
+        )
+    if stored.record.cluster_id != kept:
         raise CorruptedError(f"{meta_name} and objects/{paths.CLUSTER}.object name different stores")
     return kept
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -180,16 +180,8 @@ async def _named_files(doors: Doors, source: Stores) -> list[FileRef]:
             if file is None:
                 continue
             manifest = decode(Manifest, await read_verified(doors, source.objects, file), file.key)
-            found.update((one.key, one) for one in (file, *files_of(manifest)))
+            found.update((one.key, one) for one in (file, *manifest.files))
     return [found[key] for key in sorted(found)]
-
-
-def files_of(manifest: Manifest) -> list[FileRef]:
-    """All files that a manifest names."""
-    files = [deletes.file for deletes in manifest.deletes]
-    for entry in manifest.segments:
-        files += [entry.scalars, *entry.vectors.values(), *(index.file for index in entry.indexes)]
-    return files
 
 
 async def _close_source(source: Stores, target: str, cluster_id: str) -> None:
@@ -254,16 +246,21 @@ async def _write_catalog(source: Stores, target: Stores, cluster_id: str, terms:
         for item in await source.meta.range("")
         if item.lease == NO_LEASE and item.key not in (CLUSTER, PROMOTED, ELECTION)
     }
-    stale = [item.key for item in await target.meta.range("") if item.key not in wanted]
+    await write_catalog(target.meta, target.objects, wanted, cluster_id)
+
+
+async def write_catalog(meta: MetaStore, objects: ObjectStore, wanted: Mapping[str, bytes], cluster_id: str) -> None:
+    """Make a meta store that is not complete hold just these keys and values, and complete it at last: the cluster's
+    record, without which nothing starts, in both stores. Once more does no harm."""
+    stale = [item.key for item in await meta.range("") if item.key not in wanted]
     operations: list[Operation] = [Delete(key) for key in stale]
     operations += [Put(key, value) for key, value in wanted.items()]
     for start in range(0, len(operations), RECORDS_PER_TRANSACTION):
-        await run(
-            target.meta, Transaction((absent(CLUSTER),), tuple(operations[start : start + RECORDS_PER_TRANSACTION]))
-        )
-    await target.objects.put(paths.CLUSTER, cluster_id.encode())
+        some = tuple(operations[start : start + RECORDS_PER_TRANSACTION])
+        await run(meta, Transaction((absent(CLUSTER),), some))
+    await objects.put(paths.CLUSTER, cluster_id.encode())
     record = Cluster(cluster_id=cluster_id)
-    await run(target.meta, Transaction((absent(CLUSTER),), (Put(record.key, encode(record)),)))
+    await run(meta, Transaction((absent(CLUSTER),), (Put(record.key, encode(record)),)))
 
 
 def _raised(item: Item, terms: dict[str, int]) -> bytes:

@@ -94,3 +94,11 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     def segment(self, segment_id: int) -> SegmentEntry | None:
         """The entry of that id."""
         return next((entry for entry in self.segments if entry.segment_id == segment_id), None)
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """All files it names."""
+        named = [file.file for file in self.deletes]
+        for entry in self.segments:
+            named += [entry.scalars, *entry.vectors.values(), *(index.file for index in entry.indexes)]
+        return tuple(named)

@@ -43,6 +43,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_]+")
 _TOKEN_IN_NAME: Final = re.compile(r"-([A-Za-z0-9_]+)(?:\.[a-z0-9_]+)?$")
 _MANIFEST: Final = re.compile(r"collection/(\d+)/([^/]+)/manifests/(\d+)-([A-Za-z0-9_]+)\.manifest")
 _SLOT: Final = re.compile(r"wal/[^/]+/(\d+)/(\d+)")
+_LOG_TERM: Final = re.compile(r"wal/[^/]+/(\d+)/")
 _WRITER: Final = re.compile(r"([ol])(\d+)_[A-Za-z0-9]+")
 _SPILL: Final = re.compile(r"spill/(\d+)-[A-Za-z0-9_]+\.result")
 _SNAPSHOT: Final = re.compile(r"catalog/(\d+)-([A-Za-z0-9_]+)\.snapshot")
@@ -186,6 +187,12 @@ def parse_log_slot(key: str) -> tuple[int, int] | None:
     """(term, sequence) of a slot's key; None for any other key."""
     match = _SLOT.fullmatch(key)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def parse_log_term(key: str) -> int:
+    """The term of which a key of a log tells: that of a slot or a head; 0 for any other."""
+    match = _LOG_TERM.match(key)
+    return int(match[1]) if match else 0
 
 
 def log_head(pchannel: str, term: int) -> str:

@@ -50,7 +50,7 @@ from elanus.meta.records import (
 )
 from elanus.meta.store import Compare
 from elanus.model.channel import pchannel_of
-from elanus.model.segment import FileRef, Manifest
+from elanus.model.segment import Manifest
 from elanus.nodes.coordinator.catalog import Catalog
 from elanus.nodes.coordinator.ground import Surroundings
 from elanus.nodes.coordinator.placement import Placement
@@ -66,10 +66,7 @@ ANY_VERSION: Final = 1 << 62
 
 def files_of(manifest: Manifest) -> set[str]:
     """Keys of all objects a manifest names."""
-    refs: list[FileRef] = [file.file for file in manifest.deletes]
-    for entry in manifest.segments:
-        refs += [entry.scalars, *entry.vectors.values(), *(index.file for index in entry.indexes)]
-    return {ref.key for ref in refs}
+    return {file.key for file in manifest.files}
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_explains_every_option() -> None:
     (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
-    assert set(commands.choices) == {"serve", "run", "up", "status", "promote", "demote", "demo", "settings"}
+    assert set(commands.choices) == {"serve", "run", "up", "status", "promote", "demote", "rebuild", "demo", "settings"}
     for name, command_parser in commands.choices.items():
         assert command_parser.description, name
         for action in command_parser._actions:

@@ -112,11 +112,12 @@ FORBIDDEN_NAMES = re.compile(r"_v\d+$|[a-z]V\d$|(^|_)(temp|tmp|mgr|util|utils|mi
 
 @dataclass(frozen=True)
 class Module:
-    """One source file, parsed."""
+    """One source file, parsed, and its nodes in one row."""
 
     path: str
     text: str
     tree: ast.Module
+    nodes: tuple[ast.AST, ...]
 
     @property
     def name(self) -> str:
@@ -128,13 +129,14 @@ def modules() -> tuple[Module, ...]:
     found = []
     for file in sorted(SOURCE.rglob("*.py")):
         text = file.read_text(encoding="utf-8")
-        found.append(Module(file.relative_to(SOURCE).as_posix(), text, ast.parse(text)))
+        tree = ast.parse(text)
+        found.append(Module(file.relative_to(SOURCE).as_posix(), text, tree, tuple(ast.walk(tree))))
     return tuple(found)
 
 
 def house_imports(module: Module) -> Iterator[tuple[int, str]]:
     """(line, 'package.module') of every import of our own code, wherever it stands."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "elanus":
             inside = node.module.removeprefix("elanus").removeprefix(".")
             for alias in node.names:
@@ -157,18 +159,13 @@ def is_module(name: str) -> bool:
 
 def third_party_imports(module: Module) -> Iterator[tuple[int, str, bool]]:
     """(line, dotted name, stands inside a function)."""
-    inner = {
-        id(child)
-        for node in ast.walk(module.tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name, id(node) in inner
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.lineno, node.module, id(node) in inner
+    bodies = [(function.lineno, function.end_lineno or 0) for function in functions(module)]
+    for node in module.nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            inner = any(first <= node.lineno <= last for first, last in bodies)
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            if isinstance(node, ast.Import) or node.level == 0:
+                yield from ((node.lineno, name, inner) for name in names if name)
 
 
 def level(name: str) -> int:
@@ -270,7 +267,7 @@ def test_doors_only_in_base() -> None:
         for line, name, _ in third_party_imports(module):
             if name in DOORS or name.split(".")[0] in DOORS:
                 wrong.append(f"{module.path}:{line}: imports {name}; use a door of base/")
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             name = dotted(node.func) if isinstance(node, ast.Call) else ""
             seeded = name.endswith(".default_rng") and isinstance(node, ast.Call) and bool(node.args)
             if name in DOOR_CALLS or (name.startswith(("np.random.", "numpy.random.")) and not seeded):
@@ -282,7 +279,7 @@ def test_no_private_access_across_modules() -> None:
     wrong = []
     for module in modules():
         own = set(re.findall(r"(?:\bdef |\bclass |self\.|cls\.|^\s*|\b)(_[a-z]\w*)\b\s*(?:[:=(]|$)", module.text, re.M))
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Attribute) and is_private(node.attr):
                 holder = dotted(node.value)
                 # A name that this module itself defines may be reached through any of its objects.
@@ -299,7 +296,7 @@ def is_private(name: str) -> bool:
 
 
 def functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -348,7 +345,7 @@ def test_nothing_prints() -> None:
     calls = (
         f"{module.path}:{node.lineno}: print"
         for module in modules()
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.Call) and dotted(node.func) == "print"
     )
     faults(*calls)
@@ -360,7 +357,7 @@ def test_no_broad_excepts() -> None:
     for module in modules():
         if module.path.startswith("base/"):
             continue
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.ExceptHandler):
                 caught = dotted(node.type) if node.type is not None else "everything"
                 reraises = any(isinstance(child, ast.Raise) for child in ast.walk(node))
@@ -387,7 +384,7 @@ def test_no_versions_or_vague_words_in_names() -> None:
     for module in modules():
         if FORBIDDEN_NAMES.search(module.name.rpartition(".")[2]):
             wrong.append(f"{module.path}: the module's name")
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
             if named and FORBIDDEN_NAMES.search(node.name):
                 wrong.append(f"{module.path}:{node.lineno}: {node.name}")

@@ -75,6 +75,7 @@ def test_the_chart_passes_helms_own_lint() -> None:
     assert not report["errors"] and all(found["severity"] < 2 for found in report["messages"]), report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [

@@ -279,6 +279,7 @@ def test_precedence(text: str, explicit: str | None) -> None:
     assert repr(parse_filter(text, SCHEMA).root) == repr(parse_filter(explicit, SCHEMA).root)
 
 
+@pytest.mark.slow
 def test_nesting_up_to_the_bound_parses() -> None:
     """The bound leaves room for what programs write."""
     depth = NESTING_MAX - 2
@@ -293,6 +294,7 @@ _WORD_TEXT = (
 _WORDS = st.sampled_from(_WORD_TEXT.split())
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(max_size=40), st.lists(_WORDS, max_size=14).map(" ".join)))
 def test_no_text_raises_anything_but_filter_error(text: str) -> None:

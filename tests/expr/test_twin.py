@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ def _check(case: Case, rows: list[Row], picks: list[int]) -> None:
     assert evaluate(parsed, MemorySource(rows), chosen).tolist() == expected
 
 
+@pytest.mark.slow
 @_SETTINGS
 @given(LEAVES, ROWS, st.lists(st.integers(0, 11), max_size=6))
 def test_leaves_agree_with_the_twin(case: Case, rows: list[Row], picks: list[int]) -> None:
@@ -33,6 +35,7 @@ def test_leaves_agree_with_the_twin(case: Case, rows: list[Row], picks: list[int
     _check(case, rows, picks)
 
 
+@pytest.mark.slow
 @_SETTINGS
 @given(CASES, ROWS, st.lists(st.integers(0, 11), max_size=6))
 def test_trees_agree_with_the_twin(case: Case, rows: list[Row], picks: list[int]) -> None:

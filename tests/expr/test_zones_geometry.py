@@ -27,6 +27,7 @@ def texts(values: list[str]) -> pa.Array:
     return pa.array(values, pa.large_string())
 
 
+@pytest.mark.slow
 @given(st.lists(MOMENTS, max_size=20), st.sampled_from(NAMES))
 def test_offsets_are_those_of_datetime(moments: list[datetime], name: str) -> None:
     seconds = [(moment.replace(tzinfo=UTC) - EPOCH) // timedelta(seconds=1) for moment in moments]
@@ -35,6 +36,7 @@ def test_offsets_are_those_of_datetime(moments: list[datetime], name: str) -> No
     assert found == [int(offset.total_seconds()) for offset in expected if offset is not None]
 
 
+@pytest.mark.slow
 @given(st.lists(MOMENTS, max_size=20), st.sampled_from(NAMES), st.sampled_from(["", "Z", "+08:00", "-0330", "+05"]))
 def test_texts_are_read_as_literals_are(moments: list[datetime], name: str, offset: str) -> None:
     sent = [moment.isoformat(sep=" ") + offset for moment in moments]
@@ -98,6 +100,7 @@ def stored(rows: list[str | None]) -> pa.Array:
     return converted.values
 
 
+@pytest.mark.slow
 @given(st.lists(shapes(), max_size=12), shapes().filter(bool), st.sampled_from(sorted(geometry.SPATIAL)))
 def test_relations_are_those_of_single_shapes(rows: list[str | None], other: str, relation: str) -> None:
     compare = getattr(shapely, relation.removeprefix("st_"))

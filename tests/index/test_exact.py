@@ -135,6 +135,7 @@ def narrowed(values: np.ndarray, kind: str) -> np.ndarray:
     return np.clip(values * 20, -128, 127).astype(np.int8) if kind == "int8" else values.astype(np.float16)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(["float16", "bfloat16", "int8"]),

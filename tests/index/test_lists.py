@@ -52,6 +52,7 @@ def share(found: Found, truth: Found) -> float:
     return float(np.sum(hits) / (truth.rows >= 0).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("index_type", TYPES)
 def test_rows_are_found_with_their_own_scores(index_type: str, metric: Metric) -> None:
@@ -86,6 +87,7 @@ def test_filters_give_every_row_there_is(metric: Metric, passing: float) -> None
     assert_well_formed(direct, None, K, metric, keep)
 
 
+@pytest.mark.slow
 def test_a_plain_metric_indexes_the_elements() -> None:
     column, _ = data()
     resolved = registry.resolve({"index_type": "HNSW", "metric_type": "L2"}, FIELD)

@@ -139,6 +139,7 @@ def test_a_perfect_or_forgetful_index_never_costs_a_row(
     assert found.scores.tobytes() == exact.scores.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("index_type", BUILT)
 def test_neighbourhoods_of_real_indexes_keep_the_promise(index_type: str, metric: Metric) -> None:
@@ -155,6 +156,7 @@ def test_neighbourhoods_of_real_indexes_keep_the_promise(index_type: str, metric
             assert recall_by_score(found, scores, truth, metric) >= 0.95, (kind, share)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     index_type=st.sampled_from(sorted(BUILT)),

@@ -85,6 +85,7 @@ def encoded(row: dict[int, float]) -> bytes:
     return pairs.tobytes()
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(st.lists(entries, min_size=1, max_size=30), st.lists(entries, min_size=1, max_size=3), st.integers(1, 12))
 def test_sparse_search_is_its_twin(rows: list[dict[int, float]], queries: list[dict[int, float]], k: int) -> None:

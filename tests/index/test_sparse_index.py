@@ -72,6 +72,7 @@ rows_of = st.dictionaries(st.integers(0, 12) | st.sampled_from([65536, 65541, 2*
 signed_rows = st.dictionaries(st.integers(0, 6), st.floats(-4, 4, width=16), max_size=4)
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(
     st.lists(rows_of, min_size=1, max_size=30) | st.lists(signed_rows, min_size=1, max_size=30),

@@ -30,6 +30,7 @@ def test_memory_history(history: list[Step]) -> None:
     play("memory", Path(), scenario)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(first=histories(), second=histories())
 def test_sqlite_history_survives_reopening(first: list[Step], second: list[Step]) -> None:

@@ -114,6 +114,7 @@ def test_add_field_killed_at_every_step(first: int) -> None:
     run(scenario, Options(growing_idle_s=1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(STEPS_BETWEEN_KILLS))
 def test_truncate_killed_at_every_step(first: int) -> None:
     """Either all rows or none; never some; and what is written afterwards stays."""

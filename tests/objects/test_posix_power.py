@@ -44,6 +44,7 @@ async def everything(doors: Doors) -> None:
 POINTS = points_of(everything)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(at=st.integers(0, POINTS), seed=st.integers(0, 1000))
 def test_power_cuts_lose_no_answered_put(at: int, seed: int) -> None:

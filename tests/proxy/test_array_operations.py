@@ -42,6 +42,7 @@ def twin(operation: FieldOperation, current: list[Any] | None, payload: list[Any
     return [value for value in current or [] if value not in (payload or [])]
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from(sorted(ELEMENTS)), st.sampled_from([FieldOperation.APPEND, FieldOperation.REMOVE]))
 def test_arrays_change_as_lists_do(data: st.DataObject, element: DataType, operation: FieldOperation) -> None:
     rows = data.draw(st.lists(st.none() | st.lists(ELEMENTS[element], max_size=6), max_size=12))

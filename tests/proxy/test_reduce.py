@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ def asked(queries: int, k: int, larger: bool) -> VectorQuery:
     return VectorQuery(field_id=1, metric="IP" if larger else "L2", k=k, queries=np.zeros((queries, 2), np.float32))
 
 
+@pytest.mark.slow
 @given(st.data(), st.integers(1, 3), st.integers(1, 4), st.booleans(), st.booleans())
 def test_hits(data: Any, shards: int, queries: int, larger: bool, text: bool) -> None:
     answer = st.dictionaries(KEYS, SCORES, max_size=8)

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +87,7 @@ def test_drawn_keys_hash_to_the_wanted_shards(shards: list[int], text: bool) -> 
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 15_000), min_size=1, max_size=6))
 def test_ids_are_never_given_twice(counts: list[int]) -> None:
     async def main() -> None:

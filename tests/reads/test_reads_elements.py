@@ -10,6 +10,8 @@ from pymilvus import AnnSearchRequest, DataType, MilvusClient, MilvusException, 
 from pymilvus.client.embedding_list import EmbeddingList
 from reads_twin import Vector, score
 
+pytestmark = pytest.mark.slow
+
 DIMENSION = 4
 ROW_COUNT = 60
 QUERIES: list[Vector] = [[0.3, -0.2, 0.9, 0.1], [-1.0, 0.4, 0.2, 0.7]]

@@ -8,6 +8,8 @@ import pytest
 from pymilvus import AnnSearchRequest, DataType, MilvusClient, MilvusException, RRFRanker
 from reads_twin import Row, Rows, Vector, ranked
 
+pytestmark = pytest.mark.slow
+
 QUERIES: list[Vector] = [[0.3, -0.2, 0.9, 0.1], [-1.0, 0.4, 0.2, 0.7]]
 KINDS: dict[str, tuple[dict[str, Any], Any]] = {
     "integer, nullable": ({"group_by_field": "group"}, lambda row: row.group),

@@ -19,6 +19,8 @@ from pymilvus import (
 )
 from reads_twin import Row, Rows, Vector, ranked
 
+pytestmark = pytest.mark.slow
+
 QUERIES: list[Vector] = [[0.3, -0.2, 0.9, 0.1], [-1.0, 0.4, 0.2, 0.7]]
 DEPTH = 40
 

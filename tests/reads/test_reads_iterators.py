@@ -11,6 +11,8 @@ from pymilvus.client.search_iterator import SearchIteratorV2
 from pymilvus.orm.iterator import SearchIterator
 from reads_twin import Rows, Vector, ranked
 
+pytestmark = pytest.mark.slow
+
 QUERY: Vector = [0.3, -0.2, 0.9, 0.1]
 
 

@@ -149,6 +149,7 @@ def rankers(count: int) -> st.SearchStrategy[AnyRanker]:
     )
 
 
+@pytest.mark.slow
 @given(st.data(), st.integers(1, 4), st.integers(1, 3), st.booleans())
 def test_fusion(data: Any, searches: int, queries: int, text: bool) -> None:
     metrics = [data.draw(METRICS) for _ in range(searches)]

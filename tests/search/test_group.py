@@ -145,6 +145,7 @@ def distinct_rows(count: int) -> st.SearchStrategy[list[Row]]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     st.data(), st.sampled_from(list(GROUPINGS)), st.integers(1, 4), st.integers(1, 3), st.booleans(), st.integers(0, 3)
@@ -201,6 +202,7 @@ def test_blocks_of_queries_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> 
     assert blocks.counts.tolist() == whole.counts.tolist() == [6] * 5
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from(list(GROUPINGS)), st.integers(1, 3), st.integers(1, 3))
 def test_segments_merge_to_the_best_groups(data: Any, kind: str, k: int, size: int) -> None:
     """Keys may repeat, in one segment and across; the groups are those of the nearest row of each key."""
@@ -240,6 +242,7 @@ def test_strict_cast_refuses_other_types() -> None:
 
 
 # --- boosts ---------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data(), st.booleans(), st.booleans())
 def test_boosts(data: Any, adds_boosts: bool, adds_to_score: bool) -> None:

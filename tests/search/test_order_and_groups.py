@@ -101,6 +101,7 @@ def plainly_ordered(rows: list[Row], order: list[OrderKey]) -> list[Row]:
     return sorted(rows, key=cmp_to_key(compare))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(ROWS, ORDERS, st.integers(-1, 12))
 def test_rows_are_ordered(rows: list[Row], order: list[OrderKey], limit: int) -> None:
@@ -183,6 +184,7 @@ def plain_groups(rows: list[Row], aggregation: Aggregation) -> dict[tuple[Any, .
     return {key: [plain_aggregate(one, own) for one in aggregation.aggregates] for key, own in groups.items()}
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(ROWS, GROUPS, AGGREGATES, st.integers(1, 3), st.booleans())
 def test_groups(

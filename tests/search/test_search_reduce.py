@@ -113,6 +113,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strings", [False, True])
 @given(parts=ROWS, steps=STEPS)
 def test_cached_masks_give_what_fresh_ones_give(strings: bool, parts: list[list[int]], steps: list[Any]) -> None:
@@ -138,6 +139,7 @@ def test_cached_masks_give_what_fresh_ones_give(strings: bool, parts: list[list[
             assert kept.tolist() == matching_rows(segment, one, visibility, schema, fresh).tolist()
 
 
+@pytest.mark.slow
 @given(parts=ROWS, sealed=st.integers(0, 4), k=st.integers(1, 20), query=st.integers(0, 15))
 def test_a_search_finds_the_nearest_distinct_keys(parts: list[list[int]], sealed: int, k: int, query: float) -> None:
     query += 0.25  # No two keys are equally far: which of those a cut leaves out is open.

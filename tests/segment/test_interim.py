@@ -67,6 +67,7 @@ class Grown:
         return found
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     metric=st.sampled_from(METRICS),
@@ -131,6 +132,7 @@ def test_an_older_reader_does_without_a_newer_head() -> None:
     assert grown.segment.reader().index(101) is not None
 
 
+@pytest.mark.slow
 def test_a_head_is_built_where_it_pays_and_by_one_at_a_time() -> None:
     small, large = (Vectors(np.zeros((rows, 384), np.float32)) for rows in (5_000, 60_000))
     grown = Grown()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_worlds import Twin, TwinDelete, TwinRow, batch_of, deletes_of, position, schema_of, sealed_of
@@ -113,6 +114,7 @@ class World:
         return sorted(keys)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(STEPS)
 def test_kept_masks_never_hide_a_change(steps: list[tuple[str, Any]]) -> None:
@@ -162,6 +164,7 @@ def test_masks_of_prefixes_are_evaluated_once_and_bounded() -> None:
     assert asked[-1] == (0, 4)
 
 
+@pytest.mark.slow
 def test_the_cache_is_bounded() -> None:
     """In entries; what a released segment left goes with it."""
     world = World()

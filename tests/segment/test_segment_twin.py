@@ -74,6 +74,7 @@ def seen(reader: Reader, at: int, partition_id: int | None = None, *, of: int | 
     return sorted(found)
 
 
+@pytest.mark.slow
 @given(RECORDS, st.booleans())
 def test_a_growing_segment_sees_what_the_rule_says(records: list[Any], strings: bool) -> None:
     written = Written(records, strings)
@@ -83,6 +84,7 @@ def test_a_growing_segment_sees_what_the_rule_says(records: list[Any], strings: 
         assert seen(reader, at, 1) == written.twin.alive(at, 1)
 
 
+@pytest.mark.slow
 @given(RECORDS, RECORDS, st.booleans())
 def test_a_reader_is_not_changed_by_what_comes_later(before: list[Any], after: list[Any], strings: bool) -> None:
     written = Written(before, strings)
@@ -93,6 +95,7 @@ def test_a_reader_is_not_changed_by_what_comes_later(before: list[Any], after: l
     assert [seen(reader, at) for at in range(0, end + 1, 5)] == expected
 
 
+@pytest.mark.slow
 @given(RECORDS, RECORDS, st.booleans())
 def test_sealed_rows_with_later_deletes_see_what_the_rule_says(
     records: list[Any], later: list[Any], strings: bool
@@ -124,6 +127,7 @@ def test_sealed_rows_with_later_deletes_see_what_the_rule_says(
         assert found == written.twin.alive(at)
 
 
+@pytest.mark.slow
 @given(RECORDS, RECORDS, st.booleans(), st.integers(0, 130))
 def test_merged_segments_see_what_the_rule_says_from_the_purge_on(
     first: list[Any], second: list[Any], strings: bool, purge_before: int
@@ -145,6 +149,7 @@ def test_merged_segments_see_what_the_rule_says_from_the_purge_on(
         assert [row for segment in found for row in seen(segment, at, of=1)] == written.twin.alive(at, 1)
 
 
+@pytest.mark.slow
 @given(RECORDS, st.booleans(), st.integers(0, 130))
 def test_rows_that_outlived_their_time_are_left_out(records: list[Any], strings: bool, expire_before: int) -> None:
     written = Written(records, strings)

@@ -39,5 +39,6 @@ def test_a_seed_gives_the_same_run_whatever_hashes_are() -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_run() -> None:
     assert play(plan_standalone(5)).digest != play(plan_standalone(6)).digest

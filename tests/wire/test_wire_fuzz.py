@@ -64,6 +64,7 @@ def samples() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(data=st.data(), name=st.sampled_from(["Insert", "Upsert", "Search"]))
 def test_damaged_requests(data: st.DataObject, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ PARTS = (
 elements = st.tuples(st.integers(-9, 9), st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=2))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(elements, max_size=4), min_size=1, max_size=8))
 def test_struct_arrays_come_back_as_they_went(rows: list[list[tuple[int, list[float]]]]) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 import elanus
 from elanus.app.cli import parser
+from elanus.app.flags import FLAGS
 
 Serve = Callable[..., Any]
 
@@ -38,6 +39,18 @@ def test_help_explains_every_option() -> None:
         assert command_parser.description, name
         for action in command_parser._actions:
             assert action.help, f"{name} {action.dest}"
+
+
+def test_an_option_means_the_same_everywhere() -> None:
+    (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    for flag, (setting, _, text) in FLAGS.items():
+        told = [
+            (action.dest, str(action.help).split(" (default: ")[0])
+            for name, command_parser in commands.choices.items()
+            for action in command_parser._actions
+            if flag in action.option_strings and name != "demo"
+        ]
+        assert told and set(told) == {(setting, text)}, flag
 
 
 @pytest.mark.slow

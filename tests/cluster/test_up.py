@@ -87,6 +87,11 @@ def test_a_cluster_serves_survives_and_leaves(up: Up) -> None:
     assert all(node["process"]["resident_bytes"] > 1 << 20 for node in status["nodes"])
     assert len(status["shards"]) == 2
     assert all(shard["owner"] and shard["status"] for shard in status["shards"])
+    client.release_collection("a")
+    client.load_collection("a", replica_number=2)
+    assert {owner_and_follower(shard) for shard in wait_for_followers(up)} == {(2, 1)}
+    client.release_collection("a")
+    client.load_collection("a")
     family = psutil.Process(up.process.pid).children(recursive=True)
     owner = status["shards"][0]["owner"]
     (victim,) = (node["process"]["process_id"] for node in status["nodes"] if node["record"]["node_id"] == owner)
@@ -111,6 +116,22 @@ def test_the_processes_end_with_their_supervisor(up: Up) -> None:
     for one in etcd:
         one.kill()
     assert not alive, alive
+
+
+def wait_for_followers(up: Up) -> list[Any]:
+    """The shards as the status tells of them, once all have followers."""
+    end_s = time.monotonic() + READY_S_MAX
+    while True:
+        shards: list[Any] = up.status()["shards"]
+        if all(shard["followers"] for shard in shards):
+            return shards
+        assert time.monotonic() < end_s, shards
+
+
+def owner_and_follower(shard: Any) -> tuple[int, int]:
+    """How many different nodes serve the shard, and how many of them follow."""
+    followers = {one["node_id"] for one in shard["followers"]}
+    return len({shard["owner"], *followers}), len(followers)
 
 
 def upsert(client: MilvusClient, rows: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The `elanus` command: serve, run, up, status, demo, settings.
+"""The `elanus` command: serve, demo, settings; those of a cluster and those that move a store stand in their own modules.
 
 Only the shape of the command line lives here: flags become a `Settings`, refusals become one line on standard error
 and an exit code. `elanus serve` has to answer within a second, so nothing here loads what serving does not need; that
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import elanus
-from elanus.app import cluster_commands, move_commands, settings
+from elanus.app import cluster_commands, flags, move_commands, settings
 from elanus.app.demo import demonstrate
 from elanus.app.serve import (
     EXIT_FAILED,
@@ -29,15 +29,7 @@ from elanus.app.settings import Settings, SettingsError
 from elanus.app.standalone import Standalone
 from elanus.base.errors import ElanusError, InUseError
 
-# Flags of `serve` that stand for a setting: flag, setting, value shown in the help, help.
-FLAGS = (
-    ("--data", "storage.data", "DIR", "folder of the store; made if missing"),
-    ("--host", "server.host", "ADDRESS", "address to listen on"),
-    ("--port", "server.port", "PORT", "port for Milvus clients; 0 takes a free one"),
-    ("--metrics-port", "server.metrics_port", "PORT", "port for /healthz and /metrics; 0 takes a free one, -1 is off"),
-    ("--connection-age-max", "server.connection_age_s_max", "SECONDS", "age at which a connection is to end; 0: never"),
-    ("--log-level", "logging.level", "LEVEL", "debug, info, warning or error"),
-)
+FLAGS = ("--data", "--host", "--port", "--metrics-port", "--connection-age-max", "--log-level")
 
 SERVE = (
     "Run the whole database in this process: every role, one folder, no other services. Stop it with Ctrl-C or "
@@ -72,35 +64,16 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=version, help="show the version and leave")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _add_serve(commands.add_parser("serve", help="run the whole database in this process", description=SERVE))
-    cluster_commands.add(commands, _add_sources)
-    move_commands.add(commands, _add_sources)
+    cluster_commands.add(commands)
+    move_commands.add(commands)
     _add_demo(commands.add_parser("demo", help="start a server and search real data by meaning", description=DEMO))
     _add_settings(commands.add_parser("settings", help="list every setting", description=LIST))
     return top
 
 
 def _add_serve(command: argparse.ArgumentParser) -> None:
-    defaults = {setting.name: setting.default for setting in settings.describe()}
-    for flag, name, value, text in FLAGS:
-        command.add_argument(flag, dest=name, metavar=value, help=f"{text} (default: {defaults[name]})")
-    _add_sources(command)
+    flags.add(command, *FLAGS)
     command.set_defaults(action=_serve)
-
-
-def _add_sources(command: argparse.ArgumentParser) -> None:
-    """The options that every command with settings has."""
-    command.add_argument(
-        "--config", metavar="FILE", default=os.environ.get("ELANUS_CONFIG"), help="TOML file with settings"
-    )
-    command.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        type=_assignment,
-        dest="assignments",
-        help="any setting by its name, as often as needed; `elanus settings` lists them",
-    )
 
 
 def _add_demo(command: argparse.ArgumentParser) -> None:
@@ -112,13 +85,6 @@ def _add_demo(command: argparse.ArgumentParser) -> None:
 def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--markdown", action="store_true", help="as the text of docs/settings.md")
     command.set_defaults(action=_list_settings)
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name.strip(), value.strip()
 
 
 def _refuse(error: ElanusError, code: int) -> None:
@@ -137,8 +103,7 @@ def _list_settings(given: argparse.Namespace) -> None:
 
 
 def _serve(given: argparse.Namespace) -> None:
-    flags = {name: getattr(given, name) for _, name, _, _ in FLAGS if getattr(given, name) is not None}
-    chosen = settings.load(given.config, os.environ, {**dict(given.assignments), **flags})
+    chosen = flags.load(given)
     if not chosen.server.unix_path:
         warn_of_open_port(chosen.server.host)
     run_and_leave(Standalone.start, chosen, Companion(lambda running: _announce(chosen, running), forever))

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from elanus.app import settings
+from elanus.app import flags
 from elanus.app.promote import demote, promote
 from elanus.app.rebuild import Rebuilt, rebuild
-from elanus.app.settings import Settings, SettingsError
+from elanus.app.settings import Settings
 from elanus.app.transfer import Report, Say
 
 PROMOTE = (
@@ -29,16 +29,13 @@ REBUILD = (
     "the cluster first, and name an empty prefix. No row is lost; of definitions made in the last second, some may be, "
     "and what is known of them is told. Stopped half-way, the same command goes on."
 )
-FLAGS = (
-    ("--meta", "cluster.meta", "URL", "metadata of the cluster: etcd://HOST:PORT/PREFIX"),
-    ("--store", "cluster.store", "URL", "objects of the cluster: s3://BUCKET/PREFIX, az://…, gs://… or file:///FOLDER"),
-    ("--wal", "cluster.wal", "URL", "log of the cluster: store:// keeps it on the objects"),
-)
+FLAGS = ("--meta", "--store", "--wal", "--log-level")
+NEEDED = ("--meta", "--store")
 
 Move = Callable[[Settings, Mapping[str, str], Say], Awaitable[Report]]
 
 
-def add(commands: Any, add_sources: Callable[[argparse.ArgumentParser], None]) -> None:
+def add(commands: Any) -> None:
     """Add the commands."""
     for name, move, text, short in (
         ("promote", promote, PROMOTE, "move a folder's store to a cluster"),
@@ -46,27 +43,11 @@ def add(commands: Any, add_sources: Callable[[argparse.ArgumentParser], None]) -
     ):
         command = commands.add_parser(name, help=short, description=text)
         command.add_argument("folder", metavar="DIR", help="the folder's store")
-        _add_flags(command)
-        add_sources(command)
+        flags.add(command, *FLAGS)
         command.set_defaults(action=lambda given, move=move: _move(given, move))
     command = commands.add_parser("rebuild", help="make lost metadata again", description=REBUILD)
-    _add_flags(command)
-    add_sources(command)
+    flags.add(command, *FLAGS)
     command.set_defaults(action=_rebuild)
-
-
-def _add_flags(command: argparse.ArgumentParser) -> None:
-    for flag, setting, value, explanation in FLAGS:
-        command.add_argument(flag, dest=setting, metavar=value, help=explanation)
-
-
-def _load(given: argparse.Namespace, **more: str) -> Settings:
-    named = {name: value for _, name, _, _ in FLAGS if (value := getattr(given, name)) is not None}
-    chosen = settings.load(given.config, os.environ, {**dict(given.assignments), **named, **more})
-    for name in ("meta", "store"):
-        if not getattr(chosen.cluster, name):
-            raise SettingsError(f"cluster.{name} (--{name}) is needed: it says what the processes share")
-    return chosen
 
 
 def _say(text: str) -> None:
@@ -75,7 +56,7 @@ def _say(text: str) -> None:
 
 def _rebuild(given: argparse.Namespace) -> None:
     async def run() -> Rebuilt:
-        return await rebuild(_load(given), os.environ, _say)
+        return await rebuild(flags.load(given, NEEDED), os.environ, _say)
 
     made = asyncio.run(run())
     for one in made.lost:
@@ -86,7 +67,7 @@ def _rebuild(given: argparse.Namespace) -> None:
 
 
 def _move(given: argparse.Namespace, move: Move) -> None:
-    chosen = _load(given, **{"storage.data": given.folder})
+    chosen = flags.load(given, NEEDED, **{"storage.data": given.folder})
 
     async def run() -> Report:
         return await move(chosen, os.environ, _say)

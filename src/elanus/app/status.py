@@ -24,12 +24,14 @@ from elanus.meta.records import (
     CLUSTER,
     COLLECTIONS,
     ELECTION,
+    LOADS,
     NODES,
     PCHANNELS,
     SHARDS,
     Cluster,
     Collection,
     Election,
+    LoadRecord,
     NodeRecord,
     Pchannel,
     ShardPointer,
@@ -53,8 +55,15 @@ class NodeReport(msgspec.Struct, kw_only=True):
     held: NodeStatus | None = None
 
 
+class FollowerReport(msgspec.Struct, kw_only=True):
+    """A node that serves a shard beside its owner."""
+
+    node_id: int
+    status: ShardStatus
+
+
 class ShardReport(msgspec.Struct, kw_only=True):
-    """A shard: its committed manifest, and what its owner says of it (None: no owner, or a silent one)."""
+    """A shard: its committed manifest, and what its owner (None: no owner, or a silent one) and its followers say."""
 
     vchannel: str
     collection: str
@@ -62,6 +71,7 @@ class ShardReport(msgspec.Struct, kw_only=True):
     term: int
     manifest_version: int
     status: ShardStatus | None = None
+    followers: list[FollowerReport] = []
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -108,11 +118,16 @@ class _Asker:
         channels = await self._channels()
         names = {one.record.collection_id: one.record.name for one in await fetch_all(meta, Collection, COLLECTIONS)}
         pointers = [one.record for one in await fetch_all(meta, ShardPointer, SHARDS)]
+        loads = [one.record for one in await fetch_all(meta, LoadRecord, LOADS)]
+        followed = {load.collection_id for load in loads if load.replica_count > 1}
         nodes = await asyncio.gather(*(self._node(record, record.node_id == leader) for record in records))
         owners = {record.node_id: record for record in records if record.role == "streaming"}
         shards = await asyncio.gather(
             *(self._shard(one, names, channels, owners) for one in pointers if not one.dropped)
         )
+        for shard, pointer in zip(shards, (one for one in pointers if not one.dropped), strict=True):
+            if pointer.collection_id in followed:
+                shard.followers = await self._followers(shard, owners)
         return Report(cluster_id=cluster_id, nodes=list(nodes), channels=channels, shards=list(shards))
 
     async def _channels(self) -> list[Pchannel]:
@@ -144,6 +159,12 @@ class _Asker:
             status=status,
         )
 
+    async def _followers(self, shard: ShardReport, nodes: dict[int, NodeRecord]) -> list[FollowerReport]:
+        others = [node for node_id, node in nodes.items() if node_id != shard.owner]
+        calls = (self._ask(self._transport.connect(one.address, Streaming).status(shard.vchannel)) for one in others)
+        told = zip(others, await asyncio.gather(*calls), strict=True)
+        return [FollowerReport(node_id=one.node_id, status=status) for one, status in told if status is not None]
+
     async def _ask(self, call: Any) -> Any:
         """The answer, or None."""
         try:
@@ -170,7 +191,10 @@ def json(report: Report) -> str:
 
 
 _NODE_HEAD = ("node", "role", "state", "up", "memory", "segments", "address", "clients")
-_SHARD_HEAD = ("shard", "collection", "owner", "manifest", "served", "growing rows", "growing bytes", "unflushed")
+_SHARD_HEAD = (
+    *("shard", "collection", "owner", "manifest", "served", "growing rows", "growing bytes", "unflushed"),
+    "followers (behind)",
+)
 
 
 def _node_row(one: NodeReport) -> tuple[str, ...]:
@@ -184,7 +208,7 @@ def _node_row(one: NodeReport) -> tuple[str, ...]:
         state,
         "" if process is None else f"{process.up_s:.0f} s",
         "" if process is None else f"{process.resident_bytes / 2**20:.0f} MiB",
-        "" if one.held is None else str(len(one.held.segments)),
+        "" if one.held is None else f"{len(one.held.segments)} ({one.held.memory_bytes / 2**20:.0f} MiB)",
         one.record.address.partition("#")[0],
         "" if process is None else process.client_address,
     )
@@ -202,7 +226,15 @@ def _shard_row(one: ShardReport) -> tuple[str, ...]:
         "" if status is None else str(sum(status.row_counts.values())),
         "" if status is None else str(status.growing_bytes),
         "" if status is None else unflushed(status),
+        ", ".join(f"{other.node_id} ({_behind(other.status, status)})" for other in one.followers),
     )
+
+
+def _behind(follower: ShardStatus, owner: ShardStatus | None) -> str:
+    """How far a follower lags behind the owner, in time between records."""
+    if owner is None or follower.last_timestamp >= owner.last_timestamp:
+        return "0.0 s"
+    return f"{(physical_ms(owner.last_timestamp) - physical_ms(follower.last_timestamp)) / 1000:.1f} s"
 
 
 def unflushed(status: ShardStatus) -> str:

@@ -1,4 +1,4 @@
-"""The `elanus` command: serve, demo, settings; those of a cluster and those that move a store stand in their own modules.
+"""The `elanus` command: serve, demo, settings. Commands of a cluster, and those that move a store, stand beside it.
 
 Only the shape of the command line lives here: flags become a `Settings`, refusals become one line on standard error
 and an exit code. `elanus serve` has to answer within a second, so nothing here loads what serving does not need; that

@@ -28,8 +28,8 @@ PASSED = ("--wal", "--host", "--lease", "--connection-age-max", "--log-level")
 
 RUN = (
     "Run one role of a cluster in this process. All processes of a cluster name the same --meta and --store; S3 "
-    "credentials and endpoint come from the usual AWS_* variables. Only a proxy listens for Milvus clients. SIGTERM lets "
-    "the process hand over what it holds."
+    "credentials and endpoint come from the usual AWS_* variables. Only a proxy listens for Milvus clients. SIGTERM "
+    "lets the process hand over what it holds."
 )
 UP = (
     "Run a local cluster: every role a process of its own, watched and started again when it dies, until Ctrl-C or "
@@ -38,6 +38,7 @@ UP = (
 )
 STATUS = "Show who is alive, which coordinator is active, and where every channel, shard and segment lives."
 UP_COUNTS = {"coordinator": 2, "streaming": 2, "query": 2, "data": 1, "proxy": 1}
+
 
 def add(commands: Any) -> None:
     """Add the three commands."""

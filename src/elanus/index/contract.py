@@ -156,7 +156,7 @@ class IndexType(Protocol):
 
     @property
     def supports_mmap(self) -> bool:
-        """Whether `mmap.enabled` may be given."""
+        """Whether `mmap.enabled` may be true."""
         ...
 
     @property
@@ -181,6 +181,11 @@ class IndexType(Protocol):
 class FileIndexType(IndexType, Protocol):
     """A kind of index that lives in a file of its own."""
 
+    @property
+    def answers_alone(self) -> bool:
+        """Whether searches touch the index only, and the vectors beside it never."""
+        ...
+
     def build(self, resolved: ResolvedIndex, vectors: Any, threads: int) -> Sequence[memoryview]:
         """The file, as consecutive parts. Uses `threads` cores while it runs. `vectors` are float32 (n, dim) for dense
         types, uint8 (n, dim / 8) for binary, a large_binary array for sparse ones; of lists of vectors all vectors."""
@@ -200,6 +205,7 @@ class FileIndexType(IndexType, Protocol):
 class DiskIndexType(FileIndexType, Protocol):
     """A kind of index that does not want all of its file in memory."""
 
-    def load_with(self, data: memoryview, file: ReadFile) -> VectorIndex:
-        """As `load`; most of the index is read from `file`, of which `data` is the mapping."""
+    def load_with(self, data: memoryview, file: ReadFile, in_memory: bool) -> VectorIndex:
+        """As `load`; most of the index is read from `file`, of which `data` is the mapping. `in_memory`: the rest is
+        copied into memory of this process."""
         ...

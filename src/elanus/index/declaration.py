@@ -26,6 +26,7 @@ class Declaration:
     search_parameters: tuple[Parameter, ...] = ()
     supports_mmap: bool = True
     file_version: int = 1
+    answers_alone: bool = False
 
     def check_field(self, params: Mapping[str, str], field: FieldSchema) -> None:
         """The field's type must be one of `data_types`."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from elanus.base.doors import ReadFile
 from elanus.base.errors import ElanusError, InvariantError
 from elanus.index.auto import Auto, auto_metric
@@ -126,7 +128,7 @@ def validate_definition(params: Mapping[str, str], field: FieldSchema) -> dict[s
             f"dimension mismatch, dimension in schema: {field.dimension}, dimension: {stored['dim']}"
         )
     if "mmap.enabled" in stored:
-        _check_mmap(kind, stored["mmap.enabled"])
+        check_mmap(kind.name, stored["mmap.enabled"])
     for parameter in kind.build_parameters:
         if parameter.name in stored:
             parameter.parse(stored[parameter.name])
@@ -183,9 +185,9 @@ def is_scalar(index_type: str) -> bool:
     return index_type in _SCALARS
 
 
-def load_scalar(index_type: str, data: memoryview) -> ScalarIndex:
-    """The scalar index in a file that the caller mapped; nothing is copied. `CorruptedError` if it is not one."""
-    return _SCALARS[index_type].load(data)
+def load_scalar(index_type: str, data: memoryview, in_memory: bool = False) -> ScalarIndex:
+    """The scalar index in a file that the caller mapped; as `load`."""
+    return _SCALARS[index_type].load(np.frombuffer(data, np.uint8).copy().data if in_memory else data)
 
 
 def file_version(index_type: str) -> int:
@@ -208,14 +210,22 @@ def resident_bytes(index_type: str, file_bytes: int, params: Mapping[str, str]) 
     return (_SCALARS.get(index_type) or _file_type(index_type)).resident_bytes(file_bytes, params)
 
 
-def load(data: memoryview, file: ReadFile | None = None) -> VectorIndex:
-    """The index in a file that the caller mapped; nothing is copied. `file` is the same one, where it is local, for
-    types that read it piece by piece. `CorruptedError` if it is not one of ours."""
+def answers_alone(index_type: str) -> bool:
+    """Whether searches of a field with a built index of that type do without its vectors."""
+    return index_type not in _SCALARS and _file_type(index_type).answers_alone
+
+
+def load(data: memoryview, file: ReadFile | None = None, in_memory: bool = False) -> VectorIndex:
+    """The index in a file that the caller mapped; nothing is copied, unless `in_memory` asks for this process's memory.
+    `file` is the same one, where it is local, for types that read it piece by piece. `CorruptedError` if it is not one
+    of ours."""
     trailer = read_trailer(data)
     kind = _file_type(trailer.index_type)
-    if is_of_lists(trailer):
-        return ListIndex(kind, data)
-    return kind.load_with(data, file) if file is not None and isinstance(kind, DiskIndexType) else kind.load(data)
+    if file is not None and isinstance(kind, DiskIndexType) and not is_of_lists(trailer):
+        return kind.load_with(data, file, in_memory)
+    if in_memory:
+        data = np.frombuffer(data, np.uint8).copy().data
+    return ListIndex(kind, data) if is_of_lists(trailer) else kind.load(data)
 
 
 def lives_on_disk(index_type: str) -> bool:
@@ -273,10 +283,12 @@ def _checked_extension(kind: IndexType, metric: str, field: FieldSchema) -> str:
     return metric
 
 
-def _check_mmap(kind: IndexType, value: str) -> None:
+def check_mmap(index_type: str, value: str) -> None:
+    """Raise `IndexParameterError` unless a definition of that type may have this value of `mmap.enabled`."""
+    kind = find_index_type(index_type)
     if value.lower() not in ("true", "false"):
         raise IndexParameterError(f"invalid mmap.enabled value: {value}, expected: true, false")
-    if not kind.supports_mmap:
+    if value.lower() == "true" and not kind.supports_mmap:
         raise IndexParameterError(f"index type {kind.name} does not support mmap")
 
 

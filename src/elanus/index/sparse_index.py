@@ -247,6 +247,7 @@ class SparseInverted(Declaration):
     data_types = frozenset({DataType.SPARSE_FLOAT_VECTOR})
     metrics = frozenset({Metric.IP})
     file_version = 2
+    answers_alone = True
     build_parameters = (
         ChoiceParameter(
             "inverted_index_algo",

@@ -41,6 +41,11 @@ def parse_steps(text: str) -> tuple[str | int, ...]:
     return tuple(steps)
 
 
+def is_mapped(params: Mapping[str, str]) -> bool:
+    """What `mmap.enabled` says; files are mapped where it is not given."""
+    return params.get("mmap.enabled", "true").lower() != "false"
+
+
 def path_in(params: Mapping[str, str], field_name: str) -> tuple[str, ...]:
     """Which part of the field the definition is about: its name alone where it says nothing."""
     return parse_path(params[JSON_PATH]) if JSON_PATH in params else (field_name,)
@@ -73,7 +78,7 @@ class IndexDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def is_mapped(self) -> bool:
         """Whether its files are mapped, and so shared and given back when memory is short; `mmap.enabled` says."""
-        return self.params.get("mmap.enabled", "true").lower() != "false"
+        return is_mapped(self.params)
 
     @property
     def metric_type(self) -> str:

@@ -279,12 +279,13 @@ class Streaming(Protocol):
 # --- query node -----------------------------------------------------------------------------------------------------
 class SegmentLoad(msgspec.Struct, frozen=True, kw_only=True):
     """Load (or refresh the indexes of) the segments that `manifest` names, which is the shard's with no others, with
-    its delete files above their `deletes_through`. `in_memory`: ids of indexes to be read into memory and not mapped.
-    `coordinator_term` 0: sent by a delegator."""
+    its delete files above their `deletes_through`. `in_memory`: ids of indexes to be read into memory and not mapped;
+    `in_memory_fields`: fields of whose vectors the same is wanted. `coordinator_term` 0: sent by a delegator."""
 
     schema: CollectionSchema
     manifest: Manifest
     in_memory: tuple[int, ...] = ()
+    in_memory_fields: tuple[int, ...] = ()
     coordinator_term: int = 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from elanus.index.registry import is_readable, resident_bytes
+from elanus.index.registry import answers_alone, is_readable, resident_bytes
 from elanus.model.segment import SegmentEntry
 
 DECODED_RATIO: Final = 2
@@ -18,7 +18,8 @@ DECODED_RATIO: Final = 2
 def footprint(entry: SegmentEntry) -> int:
     """Bytes."""
     scalars = entry.scalar_bytes or DECODED_RATIO * entry.scalars.size_bytes
-    vectors = sum(file.size_bytes for file in entry.vectors.values())
     readable = [one for one in entry.indexes if is_readable(one)]
     indexes = sum(resident_bytes(one.resolved_type, one.file.size_bytes, one.params) for one in readable)
+    alone = {one.field_id for one in readable if answers_alone(one.resolved_type)}
+    vectors = sum(file.size_bytes for field_id, file in entry.vectors.items() if field_id not in alone)
     return scalars + vectors + indexes

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from elanus.base.doors import Doors
 from elanus.model.channel import Position
@@ -56,14 +58,26 @@ async def write_segment(
 
 
 async def open_segment(
-    doors: Doors, objects: ObjectStore, entry: SegmentEntry, schema: CollectionSchema
+    doors: Doors,
+    objects: ObjectStore,
+    entry: SegmentEntry,
+    schema: CollectionSchema,
+    in_memory: Container[int] = (),
 ) -> SealedSegment:
-    """Verify and map a segment's data files. CorruptedError; ObjectNotFoundError."""
+    """Verify and map a segment's data files. Vectors of the fields `in_memory` are copied into memory of this process.
+    CorruptedError; ObjectNotFoundError."""
     scalars = await map_verified(doors, objects, entry.scalars)
     vectors = {}
     for field_id, file in entry.vectors.items():
-        vectors[field_id] = open_vectors(await map_verified(doors, objects, file), file.key)
+        data = await map_verified(doors, objects, file)
+        if field_id in in_memory:
+            data = await doors.compute.run_io(_copied, data)
+        vectors[field_id] = open_vectors(data, file.key)
     return await doors.compute.run_io(_open, entry, schema, scalars, vectors)
+
+
+def _copied(data: memoryview) -> memoryview:
+    return np.frombuffer(data, np.uint8).copy().data
 
 
 def _open(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from elanus.index.registry import check_mmap
 from elanus.meta.records import Collection
 from elanus.model.errors import (
     BadParameterError,
@@ -73,6 +74,9 @@ class Indexes(Defining):
     async def alter_index(self, record: Collection, request: AlterPropertiesRequest) -> None:
         if all(index.name != request.index_name for index in record.indexes):
             raise IndexNotFoundError(request.index_name)
+        for index in record.indexes:
+            if index.name == request.index_name and "mmap.enabled" in request.properties:
+                check_mmap(index.index_type, request.properties["mmap.enabled"])
         indexes = tuple(
             msgspec.structs.replace(
                 index, params=describe.altered(index.params, request.properties, request.delete_keys)

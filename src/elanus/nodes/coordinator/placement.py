@@ -22,9 +22,11 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from elanus.base.errors import ElanusError, UnavailableError
+from elanus.index.registry import resolve
 from elanus.meta.records import Collection, CollectionState, LoadRecord, ShardPointer
 from elanus.model.channel import pchannel_of
 from elanus.model.errors import ChannelNotAvailableError, MemoryLimitError
+from elanus.model.index import is_mapped
 from elanus.model.segment import Manifest, SegmentEntry
 from elanus.nodes.contracts import Query, SegmentLoad, ShardStatus, ShardTarget, Streaming
 from elanus.nodes.coordinator.catalog import Catalog
@@ -308,6 +310,7 @@ class Placement:
                     schema=collection.schema,
                     manifest=msgspec.structs.replace(manifest, segments=batch),
                     in_memory=tuple(index.index_id for index in collection.indexes if not index.is_mapped),
+                    in_memory_fields=fields_in_memory(collection),
                     coordinator_term=self.term,
                 )
                 await self._peers.while_there(self._tasks, node_id, self._node(node_id).load(order))
@@ -395,6 +398,22 @@ class Placement:
             state.surplus.clear()
             if collection.state is not CollectionState.CREATED:
                 del self.shards[vchannel]
+
+
+def fields_in_memory(collection: Collection) -> tuple[int, ...]:
+    """Vector fields whose columns are not to be mapped. `mmap.enabled` of the index that scans them, of the field or of
+    the collection says so, the first that there is."""
+    scanning = {
+        index.field_id: index.params
+        for index in collection.indexes
+        for field in collection.schema.vector_fields
+        if index.field_id == field.field_id and not resolve(index.params, field).needs_file
+    }
+    return tuple(
+        field.field_id
+        for field in collection.schema.vector_fields
+        if not is_mapped({**collection.properties, **field.type_params, **scanning.get(field.field_id, {})})
+    )
 
 
 async def gather_all(calls: Sequence[Awaitable[None]]) -> None:

@@ -15,9 +15,8 @@ import asyncio
 from typing import Final
 
 import msgspec
-import numpy as np
 
-from elanus.base.doors import Doors
+from elanus.base.doors import Doors, ReadFile
 from elanus.index.contract import VectorIndex
 from elanus.index.registry import is_readable, is_scalar, lives_on_disk, load_scalar
 from elanus.index.registry import load as load_index
@@ -73,7 +72,7 @@ class QueryNode:
             segment = self._segments.get(segment_id)
             fresh = segment is None
             if segment is None:
-                segment = await open_segment(self._doors, self._objects, entry, load.schema)
+                segment = await open_segment(self._doors, self._objects, entry, load.schema, load.in_memory_fields)
             segment.extend_schema(load.schema)
             await self._load_indexes(segment, entry, load.in_memory)
             await self._fold_deletes(segment, load.manifest)
@@ -106,16 +105,17 @@ class QueryNode:
 
     async def _open_index(self, file: IndexFile, in_memory: bool) -> VectorIndex:
         data = await map_verified(self._doors, self._objects, file.file)
+        local: ReadFile | None = None
         if lives_on_disk(file.resolved_type):
-            return load_index(data, await open_local(self._doors, self._objects, file.file))
+            local = await open_local(self._doors, self._objects, file.file)
         if in_memory:
-            data = await self._doors.compute.run_io(_copied, data)
-        return load_index(data)
+            return await self._doors.compute.run_io(load_index, data, local, in_memory)
+        return load_index(data, local)
 
     async def _open_scalar(self, file: IndexFile, in_memory: bool) -> BuiltScalar:
         data = await map_verified(self._doors, self._objects, file.file)
         if in_memory:
-            data = await self._doors.compute.run_io(_copied, data)
+            return BuiltScalar(file, await self._doors.compute.run_io(load_scalar, file.resolved_type, data, in_memory))
         return BuiltScalar(file, load_scalar(file.resolved_type, data))
 
     async def _fold_deletes(self, segment: SealedSegment, manifest: Manifest) -> None:
@@ -165,11 +165,6 @@ class QueryNode:
             memory_bytes=sum(footprint(segment.entry) for segment in self._segments.values()),
             memory_bytes_max=self._memory_bytes_max,
         )
-
-
-def _copied(data: memoryview) -> memoryview:
-    """The same bytes in memory of this process; copied while other threads run."""
-    return np.frombuffer(data, np.uint8).copy().data
 
 
 def _visibility(read: SegmentRead) -> Visibility:

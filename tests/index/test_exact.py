@@ -12,7 +12,7 @@ from elanus.index.contract import Found, RowMask
 from elanus.index.exact import FEW_QUERIES, cost_us, score_all, search_exact, search_rows
 from elanus.index.vectors import Vectors, as_float32, normalised
 from elanus.model.types import Metric
-from elanus.testing.conformance_index import assert_well_formed, recall_by_score, twin_best, twin_scores
+from elanus.testing.conformance_data import assert_well_formed, recall_by_score, twin_best, twin_scores
 
 METRICS = st.sampled_from([Metric.L2, Metric.IP, Metric.COSINE])
 SHARES = st.sampled_from([0.0, 0.02, 0.2, 0.6, 0.99, 1.0])

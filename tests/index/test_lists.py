@@ -14,7 +14,7 @@ from elanus.index.multi import MultiVectors, padded_lists
 from elanus.index.plan import SearchRequest, nearest, search_planned
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
-from elanus.testing.conformance_index import assert_well_formed
+from elanus.testing.conformance_data import assert_well_formed
 
 ROWS, DIMENSION, K = 1500, 16, 10
 FIELD = FieldSchema(100, "s[v]", DataType.ARRAY_OF_VECTOR, type_params={"dim": str(DIMENSION)})

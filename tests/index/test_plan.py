@@ -18,7 +18,7 @@ from elanus.index.parameters import Setting
 from elanus.index.plan import NEARLY_ALL, WIDENING_MAX, SearchRequest, estimate_us, in_range, search_planned
 from elanus.index.vectors import Vectors
 from elanus.model.types import Metric
-from elanus.testing.conformance_index import assert_well_formed, recall_by_score, twin_best, twin_scores
+from elanus.testing.conformance_data import assert_well_formed, recall_by_score, twin_best, twin_scores
 
 ROWS = 2000
 K = 10

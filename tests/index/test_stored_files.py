@@ -9,15 +9,8 @@ from pathlib import Path
 import pytest
 
 from elanus.index import registry
-from elanus.testing.conformance_index import (
-    IndexCase,
-    K,
-    assert_well_formed,
-    file_of,
-    index_cases,
-    recall_by_score,
-    twin_best,
-)
+from elanus.testing.conformance_data import assert_well_formed, recall_by_score, twin_best
+from elanus.testing.conformance_index import IndexCase, K, file_of, index_cases
 
 FOLDER = Path(__file__).parent / "stored"
 ROWS = 120

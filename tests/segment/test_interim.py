@@ -18,7 +18,7 @@ from elanus.model.schema import CollectionSchema, FieldSchema
 from elanus.model.types import DataType, Metric
 from elanus.segment.growing import GrowingSegment
 from elanus.segment.reader import Visibility
-from elanus.testing.conformance_index import assert_well_formed, recall_by_score, twin_best, twin_scores
+from elanus.testing.conformance_data import assert_well_formed, recall_by_score, twin_best, twin_scores
 
 DIMENSION = 16
 K = 10

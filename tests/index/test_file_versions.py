@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from pymilvus import DataType, MilvusClient
+from pymilvus import DataType, MilvusClient, MilvusException
 
 from elanus.index.registry import is_readable
 from elanus.meta.manifests import Refused
@@ -95,6 +95,8 @@ def test_a_server_of_another_release_builds_the_file_again_and_refuses_a_damaged
         keys.append(max(data.rglob("index-*.hyperplanes*"), key=lambda path: path.stat().st_mtime))
     assert keys[0] != keys[1]
     assert keys[1] == keys[2]
+    _without_the_package(package, data)
+    install(package, {"elanus_hyperplanes": second}, names)
     flipped = bytearray(keys[1].read_bytes())
     flipped[len(flipped) // 2] ^= 1
     keys[1].write_bytes(flipped)
@@ -107,6 +109,21 @@ def test_a_server_of_another_release_builds_the_file_again_and_refuses_a_damaged
             time.sleep(0.05)
     finally:
         server.kill()
+
+
+def _without_the_package(package: Path, data: Path) -> None:
+    """Rows are served on; a search by the index that nobody knows is refused, and ends nothing."""
+    install(package, {}, {})
+    server = DrillServer(data).wait_ready()
+    client = MilvusClient(server.uri)
+    try:
+        assert client.query("c", "id == 7", output_fields=["id"], consistency_level="Strong") == [{"id": 7}]
+        with pytest.raises(MilvusException, match="invalid index type: HYPERPLANES"):
+            client.search("c", [[0.5] * 16], limit=1)
+        assert server.is_alive
+    finally:
+        client.close()
+        server.stop()
 
 
 def _fill(client: MilvusClient, values: np.ndarray) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from elanus.model.errors import RequestError
 
 JSON_PATH: Final = "json_path"
+MMAP: Final = "mmap.enabled"
 _NAME: Final = re.compile(r"(?:[A-Za-z_]\w*|\$meta)", re.ASCII)
 _STEP: Final = re.compile(r"""\[\s*(?:"([^"]*)"|'([^']*)'|(\d+))\s*\]""", re.ASCII)
 
@@ -43,7 +44,7 @@ def parse_steps(text: str) -> tuple[str | int, ...]:
 
 def is_mapped(params: Mapping[str, str]) -> bool:
     """What `mmap.enabled` says; files are mapped where it is not given."""
-    return params.get("mmap.enabled", "true").lower() != "false"
+    return params.get(MMAP, "true").lower() != "false"
 
 
 def path_in(params: Mapping[str, str], field_name: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from elanus.index.registry import resolve
 from elanus.meta.records import Collection, CollectionState, LoadRecord, ShardPointer
 from elanus.model.channel import pchannel_of
 from elanus.model.errors import ChannelNotAvailableError, MemoryLimitError
-from elanus.model.index import is_mapped
+from elanus.model.index import MMAP, is_mapped
 from elanus.model.segment import Manifest, SegmentEntry
 from elanus.nodes.contracts import Query, SegmentLoad, ShardStatus, ShardTarget, Streaming
 from elanus.nodes.coordinator.catalog import Catalog
@@ -407,7 +407,7 @@ def fields_in_memory(collection: Collection) -> tuple[int, ...]:
         index.field_id: index.params
         for index in collection.indexes
         for field in collection.schema.vector_fields
-        if index.field_id == field.field_id and not resolve(index.params, field).needs_file
+        if index.field_id == field.field_id and MMAP in index.params and not resolve(index.params, field).needs_file
     }
     return tuple(
         field.field_id

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pymilvus import DataType, MilvusClient
+from pymilvus import AnnSearchRequest, DataType, MilvusClient, WeightedRanker
 
 from elanus.base.errors import ElanusError
 from elanus.index import registry
@@ -196,10 +196,11 @@ def test_pymilvus_searches_by_it(installed: Path, tmp_path: Path, monkeypatch: p
             schema = client.create_schema()
             schema.add_field("id", DataType.INT64, is_primary=True)
             schema.add_field("v", DataType.FLOAT_VECTOR, dim=16)
+            schema.add_field("half", DataType.INT64)
             indexes = client.prepare_index_params()
             indexes.add_index("v", index_type="FLAT", metric_type=metric)
             client.create_collection(name, schema=schema, index_params=indexes, consistency_level="Strong")
-            rows = [{"id": place, "v": row.tolist()} for place, row in enumerate(values)]
+            rows = [{"id": place, "v": row.tolist(), "half": place % 2} for place, row in enumerate(values)]
             client.insert(name, rows[:1000])
             client.flush(name)
             client.insert(name, rows[1000:])
@@ -209,6 +210,7 @@ def test_pymilvus_searches_by_it(installed: Path, tmp_path: Path, monkeypatch: p
             np.testing.assert_allclose([hit["distance"] for hit in found], distances[np.argsort(best)[:20]], rtol=1e-5)
             odd = client.search(name, [values[7].tolist()], limit=5, filter="id % 2 == 1")[0]
             assert [hit["id"] for hit in odd] == [row for row in np.argsort(best) if row % 2][:5]
+        _check_other_reads(client, values, distances)
         with pytest.raises(Exception, match="metric type not match"):
             client.search("near", [values[7].tolist()], limit=5, search_params={"metric_type": "L2"})
         with pytest.raises(Exception, match="comes from another package"):
@@ -219,3 +221,21 @@ def test_pymilvus_searches_by_it(installed: Path, tmp_path: Path, monkeypatch: p
     finally:
         client.close()
         server.kill()
+
+
+def _check_other_reads(client: MilvusClient, values: np.ndarray, distances: np.ndarray) -> None:
+    """Ranges, groups, iterators and hybrid searches by the metric."""
+    order, query = np.argsort(distances), [values[7].tolist()]
+    ring = {"radius": float(distances[order[30]]), "range_filter": float(distances[order[10]])}
+    ranged = client.search("near", query, limit=50, search_params={"params": ring})[0]
+    assert [hit["id"] for hit in ranged] == order[10:30].tolist()
+    grouped = client.search("near", query, limit=8, group_by_field="half", output_fields=["half"])[0]
+    assert sorted(hit["entity"]["half"] for hit in grouped) == [0, 1]
+    assert grouped[0]["id"] == 7
+    pages = client.search_iterator("near", query, batch_size=40, limit=100)
+    met = [hit["id"] for _ in range(3) for hit in pages.next()]
+    pages.close()
+    assert met == order[:100].tolist()
+    asked = [AnnSearchRequest(query, "v", {"metric_type": "MANHATTAN"}, limit=10) for _ in range(2)]
+    fused = client.hybrid_search("near", asked, WeightedRanker(0.5, 0.5), limit=10)[0]
+    assert [hit["id"] for hit in fused] == order[:10].tolist()

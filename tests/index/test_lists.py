@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from elanus.base.files import PosixFiles
 from elanus.index import registry
 from elanus.index.contract import Found, ResolvedIndex, RowMask, VectorIndex
 from elanus.index.multi import MultiVectors, padded_lists
@@ -19,7 +21,15 @@ from elanus.testing.conformance_data import assert_well_formed
 ROWS, DIMENSION, K = 1500, 16, 10
 FIELD = FieldSchema(100, "s[v]", DataType.ARRAY_OF_VECTOR, type_params={"dim": str(DIMENSION)})
 METRICS = (Metric.MAX_SIM_COSINE, Metric.MAX_SIM_IP, Metric.MAX_SIM_L2, Metric.MAX_SIM)
-TYPES = {"HNSW": {"M": "16"}, "IVF_FLAT": {"nlist": "16"}, "HNSW_SQ": {"M": "16"}}
+TYPES = {
+    "HNSW": {"M": "16"},
+    "HNSW_SQ": {"M": "16"},
+    "HNSW_PQ": {"M": "16", "m": "8"},
+    "HNSW_PRQ": {"M": "16", "m": "4"},
+    "IVF_FLAT": {"nlist": "16"},
+    "DISKANN": {"max_degree": "24", "search_list_size": "60"},
+}
+"""All that take lists."""
 
 
 @cache
@@ -70,6 +80,20 @@ def test_rows_are_found_with_their_own_scores(index_type: str, metric: Metric) -
     assert again.rows.tobytes() == index.search(queries, K, None, {"nprobe": 16}).rows.tobytes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_type_that_lives_on_disk_reads_pieces_of_its_file(tmp_path: Path, in_memory: bool) -> None:
+    _, queries = data()
+    index, file = index_of("DISKANN", Metric.MAX_SIM_IP)
+    (tmp_path / "index").write_bytes(file)
+    files, path = PosixFiles(), str(tmp_path / "index")
+    opened = files.open(path)
+    stored = registry.load(files.map(path), opened, in_memory)
+    found = stored.search(queries, K, None, {})
+    assert opened.piece_count > 0
+    assert found.rows.tobytes() == index.search(queries, K, None, {}).rows.tobytes()
+
+
 @pytest.mark.parametrize("metric", METRICS[:3])
 @pytest.mark.parametrize("passing", [0.0, 0.01, 0.5, 1.0])
 def test_filters_give_every_row_there_is(metric: Metric, passing: float) -> None:
@@ -105,3 +129,11 @@ def test_empty_lists_and_queries_are_no_hits() -> None:
     assert (index.search(padded_lists([bytes(4 * DIMENSION)]), 3, None, {}).rows == -1).all()
     full, _ = index_of("HNSW", Metric.MAX_SIM_IP)
     assert (full.search(np.full((1, DIMENSION), np.nan, np.float32), 3, None, {}).rows == -1).all()
+
+
+def test_every_type_that_takes_lists_is_tried() -> None:
+    assert set(TYPES) == {
+        kind.name
+        for kind in registry.INDEX_TYPES.values()
+        if hasattr(kind, "load") and DataType.ARRAY_OF_VECTOR in kind.data_types
+    }

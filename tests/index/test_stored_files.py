@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 from elanus.index import registry
+from elanus.model.types import DataType, Metric
 from elanus.testing.conformance_data import assert_well_formed, recall_by_score, twin_best
 from elanus.testing.conformance_index import IndexCase, K, file_of, index_cases
 
 FOLDER = Path(__file__).parent / "stored"
 ROWS = 120
-CASES = {case.index_type: case for case in reversed(list(index_cases()))}
+METRICS = {"BIN_IVF_FLAT": Metric.HAMMING, "SPARSE_INVERTED_INDEX": Metric.IP, "SPARSE_WAND": Metric.IP}
+CASES = {
+    case.index_type: case
+    for case in index_cases()
+    if case.metric is METRICS.get(case.index_type, Metric.L2)
+    and case.data_type in (DataType.FLOAT_VECTOR, DataType.BINARY_VECTOR, DataType.SPARSE_FLOAT_VECTOR)
+}
 """One of each type."""
 
 

@@ -13,7 +13,7 @@ The file of the former: the inner file, then `bounds`, int64 (rows + 1): row r o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -21,7 +21,16 @@ import numpy as np
 
 from elanus.base.errors import check
 from elanus.index.codes import CANDIDATES
-from elanus.index.contract import FileIndexType, Floats, Found, ResolvedIndex, RowMask, Rows, SearchParams
+from elanus.index.contract import (
+    FileIndexType,
+    Floats,
+    Found,
+    ResolvedIndex,
+    RowMask,
+    Rows,
+    SearchParams,
+    VectorIndex,
+)
 from elanus.index.exact import empty_answer
 from elanus.index.file import ALIGNMENT, Trailer, read_array, read_trailer, write_arrays
 from elanus.index.multi import MULTI_METRICS, PRODUCT_NS, MultiVectors
@@ -66,11 +75,13 @@ class ListIndex:
 
     scores_exactly = False
 
-    def __init__(self, kind: FileIndexType, data: memoryview) -> None:
+    def __init__(self, data: memoryview, open_inner: Callable[[memoryview], VectorIndex]) -> None:
+        """`open_inner` opens the inner index's file, with which `data` begins."""
         trailer = read_trailer(data)
         size = int(trailer.params[INNER_BYTES])
-        self._inner = kind.load(data[:size])
-        self._bounds: Rows = read_array(data[size + -size % ALIGNMENT :], trailer, "bounds")
+        self._inner = open_inner(data[:size])
+        # Copied, so that what is opened in memory of this process keeps nothing mapped.
+        self._bounds: Rows = read_array(data[size + -size % ALIGNMENT :], trailer, "bounds").copy()
         self.index_type = trailer.index_type
         self.metric = trailer.metric
         self.row_count = trailer.row_count

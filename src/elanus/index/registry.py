@@ -221,11 +221,13 @@ def load(data: memoryview, file: ReadFile | None = None, in_memory: bool = False
     of ours."""
     trailer = read_trailer(data)
     kind = _file_type(trailer.index_type)
-    if file is not None and isinstance(kind, DiskIndexType) and not is_of_lists(trailer):
-        return kind.load_with(data, file, in_memory)
-    if in_memory:
-        data = np.frombuffer(data, np.uint8).copy().data
-    return ListIndex(kind, data) if is_of_lists(trailer) else kind.load(data)
+
+    def open_one(inner: memoryview) -> VectorIndex:
+        if file is not None and isinstance(kind, DiskIndexType):
+            return kind.load_with(inner, file, in_memory)
+        return kind.load(np.frombuffer(inner, np.uint8).copy().data if in_memory else inner)
+
+    return ListIndex(data, open_one) if is_of_lists(trailer) else open_one(data)
 
 
 def lives_on_disk(index_type: str) -> bool:

@@ -108,15 +108,13 @@ class QueryNode:
         local: ReadFile | None = None
         if lives_on_disk(file.resolved_type):
             local = await open_local(self._doors, self._objects, file.file)
-        if in_memory:
-            return await self._doors.compute.run_io(load_index, data, local, in_memory)
-        return load_index(data, local)
+        # Off the event loop: the first one loads a library.
+        return await self._doors.compute.run_io(load_index, data, local, in_memory)
 
     async def _open_scalar(self, file: IndexFile, in_memory: bool) -> BuiltScalar:
         data = await map_verified(self._doors, self._objects, file.file)
-        if in_memory:
-            return BuiltScalar(file, await self._doors.compute.run_io(load_scalar, file.resolved_type, data, in_memory))
-        return BuiltScalar(file, load_scalar(file.resolved_type, data))
+        built = await self._doors.compute.run_io(load_scalar, file.resolved_type, data, in_memory)
+        return BuiltScalar(file, built)
 
     async def _fold_deletes(self, segment: SealedSegment, manifest: Manifest) -> None:
         await fold_deletes(self._doors, self._objects, segment, manifest)

@@ -24,12 +24,13 @@ WAIT_S_MAX = 120.0
 @pytest.mark.parametrize("index_type", SLOW_TO_BUILD)
 def test_a_build_survives_a_kill(tmp_path: Path, index_type: str) -> None:
     values = np.random.default_rng(3).normal(size=(ROWS, DIMENSION)).astype(np.float32)
-    server = DrillServer(tmp_path / "data").wait_ready()
+    # With one thread a build takes seconds on any machine.
+    server = DrillServer(tmp_path / "data", "--set", "index.build_threads=1").wait_ready()
     client = MilvusClient(server.uri, dedicated=True)
     try:
         _fill(client, values)
         _begin_index(client, index_type)
-        time.sleep(0.5)
+        time.sleep(0.2)
         state = client.describe_index("c", "v")
     finally:
         server.kill()

@@ -137,3 +137,31 @@ def test_an_index_is_mapped_unless_the_user_says_otherwise(tmp_path: Path) -> No
 def _mapped(process_id: int) -> dict[str, bool]:
     maps = Path(f"/proc/{process_id}/maps").read_text()
     return {name: part in maps for name, (_, part) in KEPT_AS.items()}
+
+
+@pytest.mark.slow
+def test_a_load_beyond_the_memory_there_is_is_refused_and_ends_nothing(tmp_path: Path) -> None:
+    server = DrillServer(tmp_path / "data", "--set", "segment.loaded_bytes_max=500000").wait_ready()
+    client = MilvusClient(server.uri)
+    try:
+        values = np.random.default_rng(3).normal(size=(2000, 32)).astype(np.float32)
+        for name in ("first", "second"):
+            schema = client.create_schema()
+            schema.add_field("id", DataType.INT64, is_primary=True)
+            schema.add_field("v", DataType.FLOAT_VECTOR, dim=32)
+            client.create_collection(name, schema=schema, consistency_level="Strong")
+            client.insert(name, [{"id": place, "v": row.tolist()} for place, row in enumerate(values)])
+            client.flush(name)
+            indexes = client.prepare_index_params()
+            indexes.add_index("v", index_type="FLAT", metric_type="L2")
+            client.create_index(name, indexes)
+        client.load_collection("first")
+        with pytest.raises(MilvusException, match=r"memory limit exceeded\[predict=\d+\]\[limit=500000\]"):
+            client.load_collection("second")
+        assert client.search("first", [values[3].tolist()], limit=1)[0][0]["id"] == 3
+        client.release_collection("first")
+        client.load_collection("second")
+        assert client.search("second", [values[3].tolist()], limit=1)[0][0]["id"] == 3
+    finally:
+        client.close()
+        server.kill()

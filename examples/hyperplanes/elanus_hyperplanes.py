@@ -76,7 +76,7 @@ class HyperplanesIndex:
             return max(k, planned)
         return k * (factor if isinstance(factor, int) else SHORTLIST_DEFAULT)
 
-    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
+    def params_for(self, k: int, rank: int, params: SearchParams) -> SearchParams:
         """Candidates from the calibration in the file, with a margin."""
         return {**params, CANDIDATES: math.ceil(1.5 * candidates_for(self._efforts, rank, self.row_count))}
 

@@ -77,7 +77,7 @@ class CoarseIndex:
     def candidates(self, k, params):
         return k * int(params.get("spare", 2))
 
-    def params_for(self, rank, params):
+    def params_for(self, k, rank, params):
         return {**params, "spare": 4}
 
     def cost_us(self, k, params):

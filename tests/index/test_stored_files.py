@@ -11,7 +11,8 @@ import pytest
 from elanus.index import registry
 from elanus.model.types import DataType, Metric
 from elanus.testing.conformance_data import assert_well_formed, recall_by_score, twin_best
-from elanus.testing.conformance_index import IndexCase, K, file_of, index_cases
+from elanus.testing.conformance_filtered import K
+from elanus.testing.conformance_index import IndexCase, file_of, index_cases
 
 FOLDER = Path(__file__).parent / "stored"
 ROWS = 120

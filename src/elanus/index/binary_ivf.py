@@ -8,7 +8,6 @@ The file holds arrays, row numbers and vectors in the order of the lists:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -18,14 +17,14 @@ import numpy.typing as npt
 from elanus.base.errors import check
 from elanus.base.limits import KIB
 from elanus.index.binary import BinaryVectors
-from elanus.index.calibrate import RANKS, Sample, calibrate, effort_for, sample_rows
+from elanus.index.calibrate import Sample, calibrate, sample_rows, sampled
 from elanus.index.codes import quiet_clustering
 from elanus.index.compiled.bits import BitLists, Wanted, nearest_bits
 from elanus.index.contract import Bytes, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
 from elanus.index.declaration import Declaration
 from elanus.index.exact import empty_answer
 from elanus.index.file import Effort, Trailer, read_array, read_trailer, write_arrays
-from elanus.index.ivf import NLIST, NPROBE, NPROBE_DEFAULT, NPROBE_MARGIN, ROWS_READ_PER_RANK, TRAIN_SEED
+from elanus.index.ivf import NLIST, NPROBE, NPROBE_DEFAULT, TRAIN_SEED, Probes
 from elanus.index.kernels import library, threads_set
 from elanus.index.scored import search_scored
 from elanus.model.schema import FieldSchema
@@ -104,15 +103,10 @@ class BinIvfFlatIndex:
         """See the contract."""
         return k
 
-    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
-        """nprobe from the file's calibration, with a margin."""
-        needed = max(
-            effort_for(self._efforts, rank, self._list_count) * NPROBE_MARGIN,
-            ROWS_READ_PER_RANK * rank * self._list_count / max(self.row_count, 1),
-        )
-        given = params.get("nprobe", 1)
-        least = given if isinstance(given, int) else 1
-        return {**params, "nprobe": min(self._list_count, max(least, math.ceil(needed)))}
+    def params_for(self, k: int, rank: int, params: SearchParams) -> SearchParams:
+        """nprobe from the file's calibration."""
+        probes = Probes(self._efforts, self._list_count, self.row_count)
+        return {**params, "nprobe": probes.needed(k, rank, params)}
 
     def cost_us(self, k: int, params: SearchParams) -> float:
         """See the constants."""
@@ -188,11 +182,13 @@ def _efforts(lists: BinaryLists, values: Bytes, metric: Metric) -> tuple[Effort,
 
 
 def _sample(values: Bytes, metric: Metric) -> Sample:
-    """Queries that look like the data but are not in it: rows with some bits of others."""
-    rows, others = sample_rows(len(values))
-    queries = values[rows] ^ ((values[rows] ^ values[others]) & ROUND_MASK)
-    ranks = [rank for rank in RANKS if rank <= len(values)]
-    if not ranks:
-        return Sample(queries, {})
-    truth = search_scored(BinaryVectors(values), queries, ranks[-1], metric, None, {}).rows
-    return Sample(queries, {rank: truth[:, :rank] for rank in ranks})
+    """Rows left out, and rows with some bits of others."""
+    rows, away = sample_rows(len(values))
+    moved = values[rows] ^ ((values[rows] ^ values[away]) & ROUND_MASK)
+    column = BinaryVectors(values)
+
+    def exactly(queries: np.ndarray, k: int) -> Found:
+        return search_scored(column, queries, k, metric, None, {})
+
+    own = np.concatenate((rows, np.full(len(rows), -1)))
+    return sampled(np.concatenate((values[rows], moved)), own, exactly, len(values))

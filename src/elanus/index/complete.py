@@ -17,7 +17,7 @@ class CompleteIndex:
         """See the contract."""
         return k
 
-    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
+    def params_for(self, k: int, rank: int, params: SearchParams) -> SearchParams:
         """See the contract."""
         return params
 

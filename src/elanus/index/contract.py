@@ -116,9 +116,10 @@ class VectorIndex(Protocol):
         k itself where `scores_exactly`."""
         ...
 
-    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
-        """At least `params`, and enough to find the `rank` nearest rows with the recall of `calibrate.RECALL`, in as
-        many rows as `candidates` then says; more than there are rows means that the index cannot."""
+    def params_for(self, k: int, rank: int, params: SearchParams) -> SearchParams:
+        """Enough to find the `rank` nearest rows with the recall of `calibrate.RECALL`, and with that which `params`
+        give the k nearest; in as many rows as `candidates` then says, where more than there are means that the index
+        cannot."""
         ...
 
     def cost_us(self, k: int, params: SearchParams) -> float:

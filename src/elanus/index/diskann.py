@@ -47,8 +47,6 @@ PARTS_MIN: Final = 32
 CACHE_BYTES_MAX: Final = 32 * MIB
 SEARCH_LIST_MIN: Final = 16
 SEARCH_LIST_PER_RANK_FALLBACK: Final = 3.0
-SEARCH_LIST_MARGIN: Final = 1.3
-"""Factor on the calibrated list: real queries are harder than samples of the data."""
 LIST_RATIOS: Final = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 BEAM_DEFAULT: Final = 4
 QUERY_BLOCK: Final = 16
@@ -132,10 +130,14 @@ class DiskAnnIndex:
         """See the contract."""
         return k
 
-    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
-        """The list from the file's calibration, with a margin."""
-        needed = effort_for(self._efforts, rank, SEARCH_LIST_PER_RANK_FALLBACK) * SEARCH_LIST_MARGIN
-        return {**params, "search_list": max(_given(params), rank, math.ceil(needed))}
+    def params_for(self, k: int, rank: int, params: SearchParams) -> SearchParams:
+        """The list from the file's calibration; of a longer one as much more as the rank calls for."""
+        needed = self._needed(rank)
+        scaled = _given(params) * max(1.0, needed / self._needed(k))
+        return {**params, "search_list": max(rank, math.ceil(max(needed, scaled)))}
+
+    def _needed(self, rank: int) -> float:
+        return effort_for(self._efforts, rank, SEARCH_LIST_PER_RANK_FALLBACK)
 
     def cost_us(self, k: int, params: SearchParams) -> float:
         """See the constants."""
@@ -144,7 +146,7 @@ class DiskAnnIndex:
 
     def _list_size(self, k: int, params: SearchParams) -> int:
         given = _given(params)
-        return max(k, given) if given else _given(self.params_for(k, {"search_list": SEARCH_LIST_MIN}))
+        return max(k, given or SEARCH_LIST_MIN, 0 if given else _given(self.params_for(k, k, {})))
 
 
 def _given(params: SearchParams) -> int:

@@ -36,8 +36,8 @@ EF: Final = IntegerParameter("ef", 1, INT32_MAX)
 EF_MIN_DEFAULT: Final = 48
 EF_CACHE_MAX: Final = 256
 EF_RATIOS: Final = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-EF_MARGIN: Final = 1.2
-"""Factor on the calibrated ef: real queries are harder than samples of the data."""
+EF_MARGIN: Final = 1.1
+"""Factor on the calibrated ef: real queries may be harder than samples of the data."""
 EF_PER_RANK_FALLBACK: Final = 3.0
 
 HALF_SAMPLE_ROWS: Final = 4096
@@ -86,12 +86,15 @@ class HnswIndex:
         """See the contract."""
         return k if self.scores_exactly else candidate_count(k, params, self._trailer.params)
 
-    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
-        """ef from the file's calibration, with a margin; candidates likewise."""
-        needed = max(self._given(params), self._needed_ef(rank))
+    def params_for(self, k: int, rank: int, params: SearchParams) -> SearchParams:
+        """ef and candidates from the file's calibration; of a larger ef as much more as the rank calls for."""
+        needed = self._needed_ef(rank)
+        given = self._given(params)
+        if given:
+            needed = max(needed, math.ceil(given * max(1.0, needed / self._needed_ef(k))))
         if self.scores_exactly:
             return {**params, "ef": max(needed, rank)}
-        wanted = math.ceil(candidates_for(self._trailer.efforts, rank, self.row_count) * EF_MARGIN)
+        wanted = candidates_for(self._trailer.efforts, rank, self.row_count)
         return {**params, "ef": max(needed, wanted), CANDIDATES: wanted}
 
     def cost_us(self, k: int, params: SearchParams) -> float:
@@ -102,7 +105,7 @@ class HnswIndex:
 
     def _ef(self, k: int, params: SearchParams) -> int:
         given = self._given(params)
-        return max(k, given or self._given(self.params_for(k, {"ef": EF_MIN_DEFAULT})))
+        return max(k, given or max(EF_MIN_DEFAULT, self._given(self.params_for(k, k, {}))))
 
     def _needed_ef(self, rank: int) -> int:
         found = self._needed.get(rank)

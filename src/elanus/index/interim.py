@@ -77,7 +77,7 @@ class InterimIndex:
         """See the contract. Scores of the head's rows are its own, those of the tail exact."""
         start = self._head.row_count
         head_mask, tail_mask = (None, None) if mask is None else (_part(mask, 0, start), _part(mask, start, None))
-        first = self._head.search(queries, min(k, start), head_mask, self._head.params_for(k, params))
+        first = self._head.search(queries, min(k, start), head_mask, self._head.params_for(k, k, params))
         last = search_exact(self._tail, queries, min(k, len(self._tail)), self.metric, tail_mask)
         rows = np.concatenate((first.rows, np.where(last.rows < 0, -1, last.rows + start)), axis=1)
         scores = np.concatenate((first.scores, last.scores), axis=1)
@@ -91,16 +91,16 @@ class InterimIndex:
 
     def candidates(self, k: int, params: SearchParams) -> int:
         """See the contract."""
-        return self._head.candidates(k, self._head.params_for(k, params))
+        return self._head.candidates(k, self._head.params_for(k, k, params))
 
-    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
+    def params_for(self, k: int, rank: int, params: SearchParams) -> SearchParams:
         """See the contract."""
-        return self._head.params_for(rank, params)
+        return self._head.params_for(k, rank, params)
 
     def cost_us(self, k: int, params: SearchParams) -> float:
         """The head's, and the scan of the tail."""
         tail_us = _scan_us(self._vectors, self.row_count - self._head.row_count)
-        return self._head.cost_us(k, self._head.params_for(k, params)) + tail_us
+        return self._head.cost_us(k, self._head.params_for(k, k, params)) + tail_us
 
 
 def _part(mask: RowMask, start: int, stop: int | None) -> RowMask:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from elanus.index.calibrate import calibrate, candidates_for, effort_for, sample
 from elanus.index.codes import CANDIDATES, candidate_count, quiet_clustering, training_rows
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, Declaration
-from elanus.index.file import Trailer, map_faiss, read_trailer, write
+from elanus.index.file import Effort, Trailer, map_faiss, read_trailer, write
 from elanus.index.kernels import faiss_metric, library, selector, threads_set
 from elanus.index.parameters import IntegerParameter, Parameter, Setting
 from elanus.index.vectors import normalised
@@ -28,8 +28,8 @@ from elanus.model.schema import FieldSchema
 from elanus.model.types import Metric
 
 NPROBE_DEFAULT: Final = 8
-NPROBE_MARGIN: Final = 1.5
-"""Factor on the calibrated nprobe, and on the candidates: real queries are harder than samples of the data."""
+NPROBE_MARGIN: Final = 1.3
+"""Factor on the calibrated nprobe, and on the candidates: where few lists are read, one more or less tells."""
 ROWS_READ_PER_RANK: Final = 4
 """Far beyond the calibrated ranks, lists with at least this many rows for each one wanted are read."""
 TRAIN_SEED: Final = 1234
@@ -132,6 +132,24 @@ class IvfType(Declaration):
         return calibrate(search, sample_dense(values, plain), lambda rank: steps, coded)
 
 
+class Probes(NamedTuple):
+    """How many of the lists are to be read, by the calibration of a file."""
+
+    efforts: Sequence[Effort]
+    list_count: int
+    row_count: int
+
+    def needed(self, k: int, rank: int, params: SearchParams) -> int:
+        """As `contract.VectorIndex.params_for`: of a larger nprobe as much more as the rank calls for."""
+        needed, given = self._of(rank), params.get("nprobe", 1)
+        scaled = given * max(1.0, needed / self._of(k)) if isinstance(given, int) else 1
+        return min(self.list_count, math.ceil(max(needed, scaled)))
+
+    def _of(self, rank: int) -> float:
+        rows_read = ROWS_READ_PER_RANK * rank * self.list_count / max(self.row_count, 1)
+        return max(effort_for(self.efforts, rank, self.list_count) * NPROBE_MARGIN, rows_read)
+
+
 class IvfIndex:
     """A mapped file of one of the types."""
 
@@ -165,16 +183,10 @@ class IvfIndex:
         """See the contract."""
         return k if self.scores_exactly else candidate_count(k, params, self._trailer.params)
 
-    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
-        """nprobe from the file's calibration, with a margin; candidates likewise."""
+    def params_for(self, k: int, rank: int, params: SearchParams) -> SearchParams:
+        """nprobe and candidates from the file's calibration."""
         efforts = self._trailer.efforts
-        needed = max(
-            effort_for(efforts, rank, self._list_count) * NPROBE_MARGIN,
-            ROWS_READ_PER_RANK * rank * self._list_count / max(self.row_count, 1),
-        )
-        given = params.get("nprobe", 1)
-        least = given if isinstance(given, int) else 1
-        nprobe = min(self._list_count, max(least, math.ceil(needed)))
+        nprobe = Probes(efforts, self._list_count, self.row_count).needed(k, rank, params)
         if self.scores_exactly:
             return {**params, "nprobe": nprobe}
         wanted = math.ceil(candidates_for(efforts, rank, self.row_count) * NPROBE_MARGIN)

@@ -125,7 +125,7 @@ class ListIndex:
         planned = params.get(CANDIDATES, 0)
         return max(RETRIEVAL_RATIO * k, planned if isinstance(planned, int) else 0)
 
-    def params_for(self, rank: int, params: SearchParams) -> SearchParams:
+    def params_for(self, k: int, rank: int, params: SearchParams) -> SearchParams:
         """Nothing is promised: under a filter, rows are scored one by one."""
         return {**params, CANDIDATES: self.row_count + 1}
 

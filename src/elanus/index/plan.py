@@ -1,5 +1,10 @@
-"""Search through a row mask, with a promise: min(k, passing rows) rows come back, and recall is that of
-`calibrate.RECALL`, less noise, at every selectivity and whatever the mask has to do with the query.
+"""Search through a row mask, with a promise.
+
+*The promise.* min(k, passing) rows come back, every one of them passing, at every selectivity and whatever the mask has
+to do with the query. Where no more than `NEARLY_ALL` of the rows pass, their recall, as a mean over queries like the
+data, is at least 0.95, however little effort the search parameters ask for, and no less than what the same parameters
+find without a mask. A mask that more rows pass, such as a few deletes, changes nothing: recall is what the parameters
+give. `testing.conformance_filtered` holds every index type to it, those of other packages too.
 
 An HNSW walk that merely drops the rows that fail breaks both halves: at 2 % passing, half of the answer is missing, and
 where the failing rows surround the query, all of it. So a filtered search goes one of two ways.
@@ -16,7 +21,6 @@ A cost model in measured constants picks the cheaper way first; a neighbourhood 
 step by step, and only while that is estimated cheaper than scoring, so a search costs at most a small multiple of the
 exact one.
 
-A search without a mask, or with one that nearly every row passes, gets the effort that the user asked for and no more.
 If the index gives up early (a graph may leave rows unreachable), the exact search answers instead.
 """
 
@@ -24,7 +28,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -47,7 +51,7 @@ from elanus.model.types import Metric
 
 ATTEMPTS_MAX: Final = 3
 NEARLY_ALL: Final = 0.99
-"""Passing share from which a mask, such as a few deletes, does not change how hard the index tries."""
+"""Passing share above which a mask does not change how hard the index tries."""
 WIDENING_MAX: Final = 4
 """Times wider an attempt is than the one before, however few rows passed there: a handful tells little, and a step too
 far costs more than one more step."""
@@ -99,10 +103,8 @@ def estimate_us(
     exact = _exact_us(vectors, request, mask)
     if index is None:
         return exact
-    width = request.k if mask is None else _width(request.k, max(mask.count, 1) / len(vectors))
-    calibrated = mask is not None and mask.count < NEARLY_ALL * len(vectors)
-    params = _params(index, request, width, calibrated)
-    return min(exact, _index_us(index, vectors, width, params, calibrated) * len(request.queries))
+    reach = _Reach(request.k) if mask is None else _first_reach(request.k, mask)
+    return min(exact, _index_us(index, vectors, reach, reach.params(index, request)) * len(request.queries))
 
 
 # --- the best k -----------------------------------------------------------------------------------------------------
@@ -116,7 +118,7 @@ def _search_best(
         return _exact(vectors, request, mask)
     if mask is None:
         return _search_whole(index, vectors, request)
-    step = max(1, WIDTH_ENTRIES_MAX // _width(request.k, passing / len(vectors)))
+    step = max(1, WIDTH_ENTRIES_MAX // _first_reach(request.k, mask).width)
     if len(request.queries) <= step:
         return _search_filtered(index, vectors, request, mask)
     blocks = [request.queries[start : start + step] for start in range(0, len(request.queries), step)]
@@ -125,7 +127,7 @@ def _search_best(
 
 
 def _search_whole(index: VectorIndex, vectors: Vectors | ScoredVectors, request: SearchRequest) -> Found:
-    index_us = _index_us(index, vectors, request.k, request.params, False)
+    index_us = _index_us(index, vectors, _Reach(request.k), request.params)
     if _exact_us(vectors, request, None) < index_us * len(request.queries):
         return _exact(vectors, request, None)
     found = nearest(index, vectors, request, request.k, request.params)
@@ -160,14 +162,13 @@ def _search_filtered(
 ) -> Found:
     answer = empty_answer(len(request.queries), request.k, request.metric)
     left, pending = request, np.arange(len(request.queries))
-    width = _width(request.k, mask.count / len(vectors))
-    calibrated = mask.count < NEARLY_ALL * len(vectors)
+    reach = _first_reach(request.k, mask)
     for _ in range(ATTEMPTS_MAX):
-        params = _params(index, request, width, calibrated)
-        index_us = _index_us(index, vectors, width, params, calibrated)
-        if index_us * len(pending) >= _exact_us(vectors, left, mask) or len(pending) * width > 2 * WIDTH_ENTRIES_MAX:
+        params = reach.params(index, request)
+        index_us = _index_us(index, vectors, reach, params) * len(pending)
+        if index_us >= _exact_us(vectors, left, mask) or len(pending) * reach.width > 2 * WIDTH_ENTRIES_MAX:
             break
-        near = nearest(index, vectors, left, width, params)
+        near = nearest(index, vectors, left, reach.width, params)
         kept = mask.keep[near.rows] & (near.rows >= 0)
         counts = kept.sum(axis=1)
         done = counts >= request.k
@@ -176,9 +177,7 @@ def _search_filtered(
         if not len(pending):
             return _ties_ordered(answer, request.metric)
         left = replace(request, queries=request.queries[pending])
-        wanted = _width(request.k, (float(counts[~done].mean()) + 0.5) / width)
-        width = min(max(wanted, 2 * width), WIDENING_MAX * width)
-        calibrated = True
+        reach = _wider(reach, request.k, float(counts[~done].mean()))
     _answer_exactly(answer, pending, vectors, request, mask)
     return _ties_ordered(answer, request.metric)
 
@@ -217,24 +216,36 @@ def _ties_ordered(found: Found, metric: Metric) -> Found:
 # --- costs ----------------------------------------------------------------------------------------------------------
 
 
-def _width(k: int, selectivity: float) -> int:
-    """Nearest rows to look at so that k pass: the mean, and 1.5 standard deviations of the count."""
-    return math.ceil(_counted(k) / selectivity)
+class _Reach(NamedTuple):
+    """How far around a query an attempt looks: at the `width` nearest rows, with an effort that finds the `rank`
+    nearest of them; with the user's own and no more where `rank` is None.
+
+    The rest of the width is there to have k pass nearly always. Where a row of it is missed, its successor takes its
+    place."""
+
+    width: int
+    rank: int | None = None
+
+    def params(self, index: VectorIndex, request: SearchRequest) -> SearchParams:
+        return request.params if self.rank is None else index.params_for(request.k, self.rank, request.params)
 
 
-def _rank(k: int, width: int) -> int:
-    """How far into that width the k-th passing row stands on average."""
-    return math.ceil(k * width / _counted(k))
+def _first_reach(k: int, mask: RowMask) -> _Reach:
+    """As if the mask had nothing to do with the query: the k-th passing row stands at `rank` on average."""
+    share = max(mask.count, 1) / len(mask.keep)
+    return _Reach(_width(k, share), math.ceil(k / share) if share <= NEARLY_ALL else None)
 
 
-def _counted(k: int) -> float:
-    return k + 1.5 * math.sqrt(k) + 1
+def _wider(reach: _Reach, k: int, passed: float) -> _Reach:
+    """After an attempt in which so few passed. The passing rows may all stand at the far end."""
+    wanted = _width(k, (passed + 0.5) / reach.width)
+    width = min(max(wanted, 2 * reach.width), WIDENING_MAX * reach.width)
+    return _Reach(width, width)
 
 
-def _params(index: VectorIndex, request: SearchRequest, width: int, calibrated: bool) -> SearchParams:
-    """An effort that finds the rows that the answer is made of. The rest of the width, there to have k pass nearly
-    always, is asked for less reliably: where a row of it is missed, its successor takes its place."""
-    return index.params_for(_rank(request.k, width), request.params) if calibrated else request.params
+def _width(k: int, share: float) -> int:
+    """Nearest rows of which k pass where that share of all does: by the mean count and 1.5 standard deviations."""
+    return math.ceil((k + 1.5 * math.sqrt(k) + 1) / share)
 
 
 def _exact_us(vectors: Vectors | ScoredVectors, request: SearchRequest, mask: RowMask | None) -> float:
@@ -244,16 +255,14 @@ def _exact_us(vectors: Vectors | ScoredVectors, request: SearchRequest, mask: Ro
     return cost_us(vectors, passing, len(request.queries))
 
 
-def _index_us(
-    index: VectorIndex, vectors: Vectors | ScoredVectors, width: int, params: SearchParams, calibrated: bool
-) -> float:
+def _index_us(index: VectorIndex, vectors: Vectors | ScoredVectors, reach: _Reach, params: SearchParams) -> float:
     """One query's cost, scoring what it finds included; infinite where the width is most of the index, or where no
     width would do."""
-    count = index.candidates(width, params)
-    if calibrated and (2 * width > index.row_count or count > index.row_count):
+    count = index.candidates(reach.width, params)
+    if reach.rank is not None and (2 * reach.width > index.row_count or count > index.row_count):
         return math.inf
     if index.scores_exactly:
-        return index.cost_us(width, params)
+        return index.cost_us(reach.width, params)
     scoring = pairs_cost_us(vectors, count) if isinstance(vectors, Vectors) else 0.0
     return index.cost_us(count, params) + scoring
 

@@ -183,10 +183,10 @@ def twin_scores(vectors: Floats, queries: Floats, metric: Metric) -> np.ndarray:
 
 
 def twin_best(scores: np.ndarray, k: int, metric: Metric, keep: Bools | None = None) -> Rows:
-    """The k best kept rows (q, k), -1 where there are no more."""
+    """The k best kept rows (q, k), -1 where there are no more; `keep` is (n,), or (q, n)."""
     badness = -scores if metric.larger_is_better else scores.copy()
     kept = np.ones(scores.shape[1], np.bool_) if keep is None else keep
-    badness[:, ~kept] = np.inf
+    badness[np.broadcast_to(~kept, badness.shape)] = np.inf
     order = np.argsort(badness, axis=1, kind="stable")[:, :k]
     short = np.full((len(scores), k), -1, np.int64)
     short[:, : order.shape[1]] = np.where(np.take_along_axis(badness, order, axis=1) < np.inf, order, -1)

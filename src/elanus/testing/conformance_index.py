@@ -22,11 +22,12 @@ from elanus.index import registry
 from elanus.index.compared import as_compared
 from elanus.index.contract import Found, ResolvedIndex, RowMask, VectorIndex
 from elanus.index.kernels import initialize_thread
-from elanus.index.plan import NEARLY_ALL, SearchRequest, nearest, search_planned
+from elanus.index.plan import SearchRequest, nearest, search_planned
 from elanus.index.scored import ScoredVectors
 from elanus.index.vectors import Vectors
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
+from elanus.testing import conformance_filtered
 from elanus.testing.conformance_data import (
     BINARY_DIMENSION,
     DIMENSION,
@@ -37,13 +38,11 @@ from elanus.testing.conformance_data import (
     recall_by_score,
     twin_best,
 )
+from elanus.testing.conformance_filtered import RECALL_MIN, SHARES, K, Subject, check_uncorrelated
 
-K: Final = 10
-RECALL_MIN: Final = 0.95
 COST_RATIO_MIN: Final = 2.0
 """Estimated costs that are nearer to one another need not show in the time."""
 TIMED: Final = 5
-SHARES: Final = (0.0001, 0.003, 0.01, 0.1, 0.34, 0.5, 0.9, 0.99, 1.0)
 
 
 @dataclass(frozen=True)
@@ -276,24 +275,17 @@ def check_beyond(case: IndexCase) -> None:
 
 
 def check_planned(case: IndexCase) -> None:
-    """Behind the planner: exactly min(k, passing) rows at every selectivity, and recall, for one query and for many."""
-    data = case.data
-    index, scores, column, queries = opened(case), data.scores(case.metric), case.column, data.queries
-    random = np.random.default_rng(9)
-    for share in SHARES:
-        keep = random.random(ROWS) < share
-        mask = RowMask.of(keep)
-        truth = twin_best(scores, K, case.metric, keep)
-        together = search_planned(index, column, SearchRequest(queries, K, case.metric, case.strong), mask)
-        alone = [
-            search_planned(index, column, SearchRequest(query[None, :], K, case.metric, case.strong), mask)
-            for query in queries
-        ]
-        for found in (together, Found(*(np.concatenate(column) for column in zip(*alone, strict=True)))):
-            assert_well_formed(found, scores, K, case.metric, keep)
-            assert ((found.rows >= 0).sum(axis=1) == min(K, mask.count)).all()
-            if share < NEARLY_ALL or case.recall_min == RECALL_MIN:
-                assert recall_by_score(found, scores, truth, case.metric) >= RECALL_MIN, share
+    """Behind the planner: what it promises under masks that have nothing to do with the queries."""
+    check_uncorrelated(_subject(case))
+
+
+def check_correlated(case: IndexCase) -> None:
+    """And under those that have."""
+    conformance_filtered.check_correlated(_subject(case))
+
+
+def _subject(case: IndexCase) -> Subject:
+    return Subject(opened(case), case.data, case.column, case.weak, case.strong, case.recall_min >= RECALL_MIN)
 
 
 CHECKS: Final = (
@@ -305,6 +297,7 @@ CHECKS: Final = (
     check_small,
     check_beyond,
     check_planned,
+    check_correlated,
 )
 
 

@@ -17,7 +17,7 @@ from elanus.index.vectors import Vectors, as_float32
 from elanus.model.metrics import MetricExtension, find_metric_extension
 from elanus.model.types import DataType, Metric
 from elanus.testing.conformance_data import DENSE_TYPES, assert_well_formed, data_of, twin_best
-from elanus.testing.conformance_index import SHARES, K
+from elanus.testing.conformance_filtered import SHARES, K
 
 Twin = Callable[[np.ndarray, np.ndarray], float]
 """The score of two vectors, float64 (dim,)."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from elanus.base.doors import Random
 from elanus.base.errors import check
+from elanus.base.pieces import repeated
 from elanus.expr.elements import ElementSource, enough
 from elanus.expr.indexed import Lookup, looked_up, lookup_of, scanned
 from elanus.expr.leaves import Truth
@@ -100,7 +101,7 @@ def element_places(leaf: MatchElements, source: Source, rows: Rows) -> pa.Array:
     elements = ElementSource(Scope(source, rows), leaf.operand.field_id)
     passing = _true_rows(leaf.predicate, Scope(elements, None))
     counts = elements.counts(passing)
-    places = np.flatnonzero(passing) - np.repeat(elements.offsets[:-1], counts)
+    places = np.flatnonzero(passing) - repeated(elements.offsets[:-1], counts)
     offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(places))
 

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 
 from elanus.base.errors import CorruptedError
 from elanus.base.kernel import is_compiled
+from elanus.base.pieces import repeated
 from elanus.expr.arrays import take_values
 from elanus.expr.compiled import scan
 from elanus.expr.source import Scope, ShredSource
@@ -109,7 +110,7 @@ class ListShred:
         """The arrays at these rows."""
         lengths = np.diff(self.offsets)[rows]
         offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
-        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        places = np.arange(offsets[-1]) + repeated(self.offsets[:-1][rows] - offsets[:-1], lengths)
         return ListShred(self.is_list[rows], self.is_missing[rows], offsets, self.elements.take(places))
 
 

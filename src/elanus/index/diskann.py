@@ -26,6 +26,7 @@ import numpy as np
 from elanus.base.doors import ReadFile
 from elanus.base.errors import check
 from elanus.base.limits import GIB, MIB
+from elanus.base.pieces import repeated
 from elanus.index.calibrate import calibrate, effort_for, sample_dense
 from elanus.index.compiled.beam import Walk, step
 from elanus.index.compiled.vamana import Adjacency
@@ -261,8 +262,8 @@ def _reordered(unique: Distinct, graph: Adjacency, order: Rows) -> tuple[Distinc
     numbers[order] = np.arange(len(order), dtype=np.int32)
     neighbours = numbers[np.maximum(graph.neighbours[order], 0)]
     sizes = np.diff(unique.starts)[order]
-    offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    rows = unique.rows[np.repeat(unique.starts[:-1][order], sizes) + offsets]
+    offsets = np.arange(sizes.sum()) - repeated(np.cumsum(sizes) - sizes, sizes)
+    rows = unique.rows[repeated(unique.starts[:-1][order], sizes) + offsets]
     starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
     return Distinct(unique.vectors[order], rows, starts), Adjacency(neighbours, graph.degrees[order])
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elanus.base.compute import run_in_threads
+from elanus.base.pieces import repeated
 from elanus.index.compiled.vamana import Adjacency, Shape, link, link_back, thin
 from elanus.index.contract import Bytes, Floats, Rows
 from elanus.index.kernels import library, threads_set
@@ -174,7 +175,7 @@ def _set_edges(graph: Adjacency, batch: Ints, out: Ints) -> None:
 def _back_edges(batch: Ints, out: Ints) -> Ints:
     """From the neighbours of a batch to its points: (e, 2), by target and then by point."""
     present = out >= 0
-    edges = np.column_stack((out[present], np.repeat(batch, present.sum(axis=1)))).astype(np.int32)
+    edges = np.column_stack((out[present], repeated(batch, present.sum(axis=1)))).astype(np.int32)
     return np.ascontiguousarray(edges[np.lexsort((edges[:, 1], edges[:, 0]))])
 
 

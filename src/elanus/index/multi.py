@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from elanus.base.errors import InvariantError, check
+from elanus.base.pieces import repeated
 from elanus.index.contract import Floats, RowMask, Rows
 from elanus.index.scored import Scored
 from elanus.index.vectors import Vectors, normalised, squared_norms
@@ -79,7 +80,7 @@ class MultiVectors:
 
     def elements_in(self, mask: RowMask | None) -> RowMask | None:
         """The mask over elements that keeps those of the kept rows."""
-        return None if mask is None else RowMask.of(np.repeat(mask.keep, np.diff(self.bounds)))
+        return None if mask is None else RowMask.of(repeated(mask.keep, np.diff(self.bounds)))
 
     def scored(self, query: np.ndarray, metric: Metric, rows: Rows | None) -> Scored:
         """See `scored.ScoredVectors`."""
@@ -92,7 +93,7 @@ class MultiVectors:
             return Scored(chosen[:0], np.empty(0, np.float32))
         starts, lengths = self.bounds[chosen], self.bounds[chosen + 1] - self.bounds[chosen]
         begins = np.cumsum(lengths) - lengths
-        members = np.repeat(starts - begins, lengths) + np.arange(int(lengths.sum()))
+        members = repeated(starts - begins, lengths) + np.arange(int(lengths.sum()))
         pairs = self._pairs(asked, metric, members)
         best = (np.minimum if metric is Metric.MAX_SIM_L2 else np.maximum).reduceat(pairs, begins, axis=0)
         return Scored(chosen, best.sum(axis=1, dtype=np.float64).astype(np.float32))

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from elanus.base.errors import check
+from elanus.base.pieces import repeated
 from elanus.index.compiled.postings import BLOCK, CODE_MAX, WINDOW, Lists, Terms, Wanted, best_rows
 from elanus.index.complete import CompleteIndex
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, Rows, SearchParams, VectorIndex
@@ -38,9 +39,6 @@ from elanus.model.types import DataType, Metric
 ALGORITHMS: Final = ("DAAT_MAXSCORE", "DAAT_WAND", "TAAT_NAIVE")
 CANDIDATES_FACTOR: Final = 10
 """Rows chosen for each one wanted where part of the query has no say in it."""
-
-REPEATED_ROWS: Final = 4096
-"""Rows whose entries are numbered at once, while no other thread runs."""
 
 DENSE_SHARE: Final = 1 / 12
 """Share of the rows from which a dimension is dense: its codes take at most 1.5 times the bytes of its postings."""
@@ -194,30 +192,21 @@ def _heaviest(weights: np.ndarray, dropped_ratio: float) -> np.ndarray:
 def _postings(column: SparseVectors) -> dict[str, np.ndarray]:
     """The sections of a column's file."""
     entries = column.read_entries()
-    rows = _row_numbers(entries.offsets)
+    rows = repeated(np.arange(len(column), dtype=np.int32), np.diff(entries.offsets))
     order = np.argsort(entries.dimensions, kind="stable")
     ordered = entries.dimensions[order]
     first = np.flatnonzero(np.concatenate((np.ones(1, np.bool_), ordered[1:] != ordered[:-1])) if len(ordered) else [])
     starts = np.append(first, len(ordered)).astype(np.int64)
     block_counts = -(-np.diff(starts) // BLOCK)
     blocks = np.concatenate((np.zeros(1, np.int64), np.cumsum(block_counts)))
-    within = np.arange(blocks[-1]) - np.repeat(blocks[:-1], block_counts)
+    within = np.arange(blocks[-1]) - repeated(blocks[:-1], block_counts)
     weights = entries.weights[order]
     maxima = (
-        np.maximum.reduceat(weights, np.repeat(starts[:-1], block_counts) + within * BLOCK) if len(weights) else weights
+        np.maximum.reduceat(weights, repeated(starts[:-1], block_counts) + within * BLOCK) if len(weights) else weights
     )
     rows = rows[order]
     sections = (ordered[first], starts, blocks, rows, weights, maxima, *_dense(starts, rows, weights, len(column)))
     return dict(zip(_SECTIONS, sections, strict=True))
-
-
-def _row_numbers(offsets: Rows) -> np.ndarray:
-    """The row of each entry, int32. In pieces: `np.repeat` holds the GIL, about 10 ms for a million entries."""
-    numbers = np.empty(int(offsets[-1]), np.int32)
-    for begin in range(0, len(offsets) - 1, REPEATED_ROWS):
-        own = offsets[begin : begin + REPEATED_ROWS + 1]
-        numbers[own[0] : own[-1]] = np.repeat(np.arange(begin, begin + len(own) - 1, dtype=np.int32), np.diff(own))
-    return numbers
 
 
 def _dense(starts: Rows, rows: np.ndarray, weights: Floats, row_count: int) -> tuple[np.ndarray, ...]:

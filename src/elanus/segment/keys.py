@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from elanus.base.pieces import repeated
 from elanus.model.columns import Rows, Values
 
 
@@ -58,9 +59,9 @@ def find_rows(sorted_keys: Values, probes: Values) -> tuple[Rows, Rows]:
         probe_rows = counts.nonzero()[0]
         return probe_rows, left[probe_rows]
     total = int(counts.sum())
-    probe_rows = np.repeat(np.arange(len(counts)), counts)
-    within = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
-    return probe_rows, within + np.repeat(left, counts)
+    probe_rows = repeated(np.arange(len(counts)), counts)
+    within = np.arange(total) - repeated(np.cumsum(counts) - counts, counts)
+    return probe_rows, within + repeated(left, counts)
 
 
 class KeyRuns:

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from elanus.base.pieces import repeated
 from elanus.expr.indexed import Lookup
 from elanus.expr.like import LikePattern, LikeShape
 from elanus.index.scalars.contract import Indexed
@@ -76,7 +77,7 @@ def gram_lists(data: npt.NDArray[np.uint8], offsets: Rows, length: int, windows_
     parts = []
     for span in pairwise([0, *bounds[bounds > 0].tolist(), NUMBERS_END]):
         found = [_grams_of(data, offsets, length, block, span) for block in blocks]
-        labels = np.concatenate([np.repeat(one.labels, np.diff(one.starts)) for one in found])
+        labels = np.concatenate([repeated(one.labels, np.diff(one.starts)) for one in found])
         parts.append(grouped(labels, np.concatenate([one.rows for one in found])))
     return joined(parts)
 
@@ -91,9 +92,9 @@ def _grams_of(
     """The grams of some texts, from and to, those in a span of numbers."""
     first, last = block
     counts = np.maximum(np.diff(offsets[first : last + 1]) - length + 1, 0)
-    texts = np.repeat(np.arange(first, last), counts)
+    texts = repeated(np.arange(first, last), counts)
     # A text's grams begin at its first byte and at those that follow.
-    starts = np.arange(len(texts)) + np.repeat(offsets[first:last] - np.cumsum(counts) + counts, counts)
+    starts = np.arange(len(texts)) + repeated(offsets[first:last] - np.cumsum(counts) + counts, counts)
     numbers = _numbers(data, starts, length)
     if span != (0, NUMBERS_END):
         chosen = np.flatnonzero((numbers >= np.uint64(span[0])) & (numbers < np.uint64(span[1])))

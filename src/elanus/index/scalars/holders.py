@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from elanus.base.pieces import repeated
 from elanus.index.scalars.contract import Indexed, Places
 from elanus.index.scalars.file import MappedFile
 from elanus.index.scalars.keys import Distinct
@@ -142,7 +143,8 @@ class Postings:
         starts = self._starts[places].astype(np.int64)
         lengths = self._starts[places + 1] - starts
         ends = np.cumsum(lengths)
-        return self._rows[np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)]
+        places = np.arange(int(ends[-1]) if len(ends) else 0) + repeated(starts - ends + lengths, lengths)
+        return np.asarray(self._rows[places])
 
     def _turned(self, places: Places, count: int) -> bool:
         return self._is_partition and isinstance(places, range) and 2 * count > self._row_count

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from elanus.base.pieces import repeated
 from elanus.expr import shred
 from elanus.expr.arrays import ListView, take_values
 from elanus.index.scalars.contract import Indexed, Path
@@ -32,7 +33,7 @@ def column_values(column: Column, field: FieldSchema) -> Indexed:
     count = len(column)
     if field.data_type is DataType.ARRAY:
         view = ListView.of(column.values)
-        owners = np.repeat(np.arange(count), view.lengths)
+        owners = repeated(np.arange(count), view.lengths)
         kept = None if column.valid is None else column.valid[owners]
         return _kept(Indexed(count, field.element_type, _flat(view.flat), owners, True, None, column.valid), kept)
     return _kept(
@@ -56,7 +57,7 @@ def path_values(column: Column, cast: Cast) -> Indexed:
 
 def _list_values(column: Column, cast: Cast) -> Indexed:
     found = shred.shred_lists(column, cast.path)
-    owners = np.repeat(np.arange(len(column)), np.diff(found.offsets))
+    owners = repeated(np.arange(len(column)), np.diff(found.offsets))
     kept = _of_type(found.elements, cast.value_type)
     if column.valid is not None:
         kept &= column.valid[owners]

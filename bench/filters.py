@@ -128,17 +128,17 @@ def made_cases() -> list[Case]:
     ]
 
 
-def sealed_file(columns: dict[str, Any]) -> memoryview:
+def sealed_file(columns: dict[str, Any], schema: CollectionSchema = SCHEMA) -> memoryview:
     """The rows as the file of a sealed segment."""
     count = len(columns["id"])
-    batch = Batch(count, {field.field_id: Column(columns[field.name]) for field in SCHEMA.fields})
-    return memoryview(encode_segment(SegmentData(batch, np.full(count, 10, np.uint64), None), SCHEMA).scalars)
+    batch = Batch(count, {field.field_id: Column(columns[field.name]) for field in schema.fields})
+    return memoryview(encode_segment(SegmentData(batch, np.full(count, 10, np.uint64), None), schema).scalars)
 
 
-def opened(file: memoryview, row_count: int) -> SealedSegment:
+def opened(file: memoryview, row_count: int, schema: CollectionSchema = SCHEMA) -> SealedSegment:
     """The segment as it was just loaded."""
     entry = SegmentEntry(1, 1, row_count, 0, ORIGIN, 10, 10, FileRef("scalars", len(file), 0))
-    return SealedSegment(entry, SCHEMA, ScalarFile(file, "scalars"), {})
+    return SealedSegment(entry, schema, ScalarFile(file, "scalars"), {})
 
 
 def milliseconds(call: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:

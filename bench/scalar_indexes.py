@@ -15,17 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from bench.filters import best, made_columns, milliseconds
+from bench.filters import best, made_columns, milliseconds, opened, sealed_file
 from elanus.expr import ShredCache, evaluate, parse_filter
 from elanus.index.registry import build_scalar, load_scalar, resolve
-from elanus.model.channel import ORIGIN
-from elanus.model.columns import Batch, Column
 from elanus.model.index import IndexDefinition
 from elanus.model.schema import CollectionSchema, FieldSchema
-from elanus.model.segment import FileRef, IndexFile, SegmentEntry
+from elanus.model.segment import FileRef, IndexFile
 from elanus.model.types import DataType
 from elanus.search.masks import filter_mask
-from elanus.segment.files import ScalarFile, SegmentData, encode_segment
 from elanus.segment.sealed import BuiltScalar, SealedSegment
 
 ROWS = 1_000_000
@@ -119,15 +116,6 @@ def made(row_count: int) -> dict[str, Any]:
     }
 
 
-def opened(columns: dict[str, Any]) -> SealedSegment:
-    """The rows as a sealed segment."""
-    count = len(columns["id"])
-    batch = Batch(count, {field.field_id: Column(columns[field.name]) for field in SCHEMA.fields})
-    file = memoryview(encode_segment(SegmentData(batch, np.full(count, 10, np.uint64), None), SCHEMA).scalars)
-    entry = SegmentEntry(1, 1, count, 0, ORIGIN, 10, 10, FileRef("scalars", len(file), 0))
-    return SealedSegment(entry, SCHEMA, ScalarFile(file, "scalars"), {})
-
-
 def measured(segment: SealedSegment, case: Case) -> Figures:
     """One filter both ways; the rows agree."""
     field = SCHEMA.field(case.field)
@@ -179,7 +167,7 @@ def main() -> None:
     options = parser.parse_args()
     pa.set_cpu_count(1)
     columns = made(options.rows)
-    segment = opened(columns)
+    segment = opened(sealed_file(columns, SCHEMA), options.rows, SCHEMA)
     found = {case.name: (case, measured(segment, case)) for case in made_cases(columns)}
     print(report(found))
     slower = [name for name, (_, one) in found.items() if one.index > one.scan + LOSS_MS_MAX]

@@ -81,7 +81,7 @@ class CoarseIndex:
         return {**params, "spare": 4}
 
     def cost_us(self, k, params):
-        return self.row_count * self.dimension * 0.0001 + k
+        return self.row_count * self.dimension * 0.0001 + 0.001 * k
 
 
 class Coarse(Declaration):

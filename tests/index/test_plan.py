@@ -16,10 +16,20 @@ from elanus.index.contract import Bools, Floats, Found, ResolvedIndex, RowMask, 
 from elanus.index.exact import search_exact
 from elanus.index.parameters import Setting
 from elanus.index.plan import NEARLY_ALL, WIDENING_MAX, SearchRequest, estimate_us, in_range, search_planned
+from elanus.index.sparse import packed_queries
 from elanus.index.vectors import Vectors
-from elanus.model.types import Metric
-from elanus.testing.conformance_data import assert_well_formed, recall_by_score, twin_best, twin_scores
-from elanus.testing.conformance_filtered import FreeIndex
+from elanus.model.schema import FieldSchema
+from elanus.model.types import DataType, Metric
+from elanus.testing.conformance_data import (
+    Data,
+    SparseData,
+    assert_well_formed,
+    entries_of,
+    recall_by_score,
+    twin_best,
+    twin_scores,
+)
+from elanus.testing.conformance_filtered import FreeIndex, Subject, check_correlated
 
 ROWS = 2000
 K = 10
@@ -266,3 +276,60 @@ def test_estimates_fall_with_the_work() -> None:
     assert estimate_us(None, column, one, few) < estimate_us(None, column, one)
     assert estimate_us(index, column, one) <= estimate_us(None, column, one)
     assert estimate_us(None, column, one) < estimate_us(None, column, many)
+
+
+DRILLED_ROWS = 100_000
+DRILLED = {
+    "HNSW": {"M": "16", "efConstruction": "60"},
+    "HNSW_SQ": {"M": "16", "efConstruction": "60"},
+    "HNSW_PQ": {"M": "16", "efConstruction": "60", "m": "8"},
+    "HNSW_PRQ": {"M": "16", "efConstruction": "60", "m": "4", "nrq": "2"},
+    "IVF_FLAT": {"nlist": "256"},
+    "IVF_SQ8": {"nlist": "256"},
+    "IVF_PQ": {"nlist": "256", "m": "8"},
+    "IVF_RABITQ": {"nlist": "256"},
+    "SCANN": {"nlist": "256"},
+    "DISKANN": {"max_degree": "24", "search_list_size": "50"},
+    "BIN_IVF_FLAT": {"nlist": "256"},
+    "SPARSE_INVERTED_INDEX": {},
+}
+"""Definitions of every type that takes filters."""
+
+
+def drilled_data(index_type: str) -> Data:
+    """Rows of which ten pass at 0.01 %."""
+    random = np.random.default_rng(17)
+    if index_type == "BIN_IVF_FLAT":
+        centres = random.integers(0, 256, (200, 16), np.uint8)
+        flipped = np.packbits(random.random((DRILLED_ROWS + 8, 128)) < 0.15, axis=1)
+        bits = centres[random.integers(0, 200, len(flipped))] ^ flipped
+        return Data(bits[:DRILLED_ROWS], bits[DRILLED_ROWS:])
+    if index_type == "SPARSE_INVERTED_INDEX":
+        has = random.random((DRILLED_ROWS + 4, 40)) < 0.3
+        dense = np.where(has, random.gamma(2.0, 1.0, has.shape), 0).astype(np.float32)
+        dense[:, 0] += np.float32(0.01)
+        return SparseData(dense[:DRILLED_ROWS], packed_queries([entries_of(row) for row in dense[DRILLED_ROWS:]]))
+    centres = random.normal(size=(200, 16))
+    values = centres[random.integers(0, 200, DRILLED_ROWS + 8)] + 0.6 * random.normal(size=(DRILLED_ROWS + 8, 16))
+    return Data(values[:DRILLED_ROWS].astype(np.float32), values[DRILLED_ROWS:].astype(np.float32))
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("index_type", DRILLED)
+def test_the_promise_holds_where_ten_of_many_rows_pass(index_type: str) -> None:
+    data = drilled_data(index_type)
+    data_type, metric = DataType.FLOAT_VECTOR, Metric.L2
+    weak: dict[str, object] = {"nprobe": 1}
+    if index_type.startswith("HNSW"):
+        weak = {"ef": K}
+    if index_type == "DISKANN":
+        weak = {"search_list": K}
+    if index_type == "BIN_IVF_FLAT":
+        data_type, metric = DataType.BINARY_VECTOR, Metric.HAMMING
+    if index_type == "SPARSE_INVERTED_INDEX":
+        data_type, metric, weak = DataType.SPARSE_FLOAT_VECTOR, Metric.IP, {}
+    field = FieldSchema(100, "v", data_type, type_params={"dim": str(data.shape[1])})
+    given = {"index_type": index_type, "metric_type": metric.value, **DRILLED[index_type]}
+    resolved = registry.resolve(registry.validate_definition(given, field), field)
+    index = registry.load(memoryview(b"".join(registry.build(resolved, data.buildable, 2))))
+    check_correlated(Subject(index, data, data.column, weak, weak))

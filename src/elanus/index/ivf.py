@@ -30,7 +30,7 @@ from elanus.model.types import Metric
 NPROBE_DEFAULT: Final = 8
 NPROBE_MARGIN: Final = 1.3
 """Factor on the calibrated nprobe, and on the candidates: where few lists are read, one more or less tells."""
-ROWS_READ_PER_RANK: Final = 4
+ROWS_READ_PER_RANK: Final = 8
 """Far beyond the calibrated ranks, lists with at least this many rows for each one wanted are read."""
 TRAIN_SEED: Final = 1234
 

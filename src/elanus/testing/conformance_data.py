@@ -88,14 +88,14 @@ class SparseData(Data):
 
     @property
     def buildable(self) -> pa.Array:
-        return pa.array([_entries(row) for row in self.stored], pa.large_binary())
+        return pa.array([entries_of(row) for row in self.stored], pa.large_binary())
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.stored), int(np.flatnonzero(self.stored.any(axis=0))[-1]) + 1
 
     def query_of(self, row: int) -> np.ndarray:
-        return packed_queries([_entries(self.stored[row])])
+        return packed_queries([entries_of(self.stored[row])])
 
     def first(self, count: int) -> Data:
         return SparseData(self.stored[:count].copy(), self.queries)
@@ -108,7 +108,8 @@ class SparseData(Data):
         return dense @ self.stored.astype(np.float64).T
 
 
-def _entries(row: np.ndarray) -> bytes:
+def entries_of(row: np.ndarray) -> bytes:
+    """A dense row (space,) as a sparse vector is stored, its zeros left out."""
     dimensions = np.flatnonzero(row).astype(np.uint32)
     return np.column_stack((dimensions, row[dimensions].view(np.uint32))).tobytes()
 
@@ -121,7 +122,7 @@ def _sparse_data() -> SparseData:
     dense = np.where(has, random.gamma(2.0, 1.0, has.shape), 0).astype(np.float32)
     dense[:, 0] += np.float32(0.01)
     dense[ROWS // 3 : ROWS // 3 + 20] = dense[ROWS // 3]
-    return SparseData(dense[:ROWS], packed_queries([_entries(row) for row in dense[ROWS:]]))
+    return SparseData(dense[:ROWS], packed_queries([entries_of(row) for row in dense[ROWS:]]))
 
 
 @cache

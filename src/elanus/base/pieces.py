@@ -31,3 +31,8 @@ def repeated(values: npt.NDArray[Any], counts: npt.NDArray[np.integer[Any]]) -> 
         out[done : int(ends[last - 1])] = np.repeat(values[first:last], counts[first:last])
         first = last
     return out
+
+
+def copied(data: memoryview) -> memoryview:
+    """The same bytes in memory of this process, so that no file is mapped for them; other threads run meanwhile."""
+    return np.frombuffer(data, np.uint8).copy().data

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from elanus.base.doors import ReadFile
 from elanus.base.errors import ElanusError, InvariantError
+from elanus.base.pieces import copied
 from elanus.index.auto import Auto, auto_metric
 from elanus.index.binary import BINARY_METRICS, BinFlat
 from elanus.index.binary_ivf import BinIvfFlat
@@ -187,7 +186,7 @@ def is_scalar(index_type: str) -> bool:
 
 def load_scalar(index_type: str, data: memoryview, in_memory: bool = False) -> ScalarIndex:
     """The scalar index in a file that the caller mapped; as `load`."""
-    return _SCALARS[index_type].load(np.frombuffer(data, np.uint8).copy().data if in_memory else data)
+    return _SCALARS[index_type].load(copied(data) if in_memory else data)
 
 
 def file_version(index_type: str) -> int:
@@ -225,7 +224,7 @@ def load(data: memoryview, file: ReadFile | None = None, in_memory: bool = False
     def open_one(inner: memoryview) -> VectorIndex:
         if file is not None and isinstance(kind, DiskIndexType):
             return kind.load_with(inner, file, in_memory)
-        return kind.load(np.frombuffer(inner, np.uint8).copy().data if in_memory else inner)
+        return kind.load(copied(inner) if in_memory else inner)
 
     return ListIndex(data, open_one) if is_of_lists(trailer) else open_one(data)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from elanus.base.doors import Doors
+from elanus.base.pieces import copied
 from elanus.model.channel import Position
 from elanus.model.columns import Column
 from elanus.model.schema import CollectionSchema
@@ -71,13 +70,9 @@ async def open_segment(
     for field_id, file in entry.vectors.items():
         data = await map_verified(doors, objects, file)
         if field_id in in_memory:
-            data = await doors.compute.run_io(_copied, data)
+            data = await doors.compute.run_io(copied, data)
         vectors[field_id] = open_vectors(data, file.key)
     return await doors.compute.run_io(_open, entry, schema, scalars, vectors)
-
-
-def _copied(data: memoryview) -> memoryview:
-    return np.frombuffer(data, np.uint8).copy().data
 
 
 def _open(

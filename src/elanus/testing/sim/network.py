@@ -31,6 +31,7 @@ T = TypeVar("T")
 LATENCY_S_MIN: Final = 0.0002
 LATENCY_S_MAX: Final = 0.0015
 SILENCE_S: Final = 3.0
+GRACE_S: Final = 5.0
 CONNECT_S: Final = 0.2
 ONCE: Final = frozenset({"write", "insert", "upsert", "delete"})
 
@@ -120,10 +121,13 @@ class Network:
         for call in [one for one in self._calls.values() if one.server is endpoint]:
             self._break(call, self._chance.random() * 0.01, "the connection was lost")
 
-    def withdraw(self, host: Host) -> None:
-        """The host's process stops listening; calls under way go on."""
+    async def withdraw(self, host: Host) -> None:
+        """The host's process stops listening, and calls under way end within the grace."""
         for address in [one for one, endpoint in self._endpoints.items() if endpoint.life is host.life]:
             del self._endpoints[address]
+        served = [call for call in self._calls.values() if call.server is not None and call.server.life is host.life]
+        if under_way := [call.serving for call in served if call.serving is not None]:
+            await asyncio.wait(under_way, timeout=GRACE_S)
 
     def paused(self, host: Host) -> None:
         """The host has fallen silent: those who wait for it give up after a while, if it stays so."""
@@ -290,8 +294,8 @@ class SimTransport:
         return cast("T", _Remote(self._network, self._host, address, protocol))
 
     async def close(self) -> None:
-        """Stop listening."""
-        self._network.withdraw(self._host)
+        """Stop listening and let calls under way end."""
+        await self._network.withdraw(self._host)
 
 
 class _Remote:

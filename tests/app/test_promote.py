@@ -7,18 +7,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 
+from filled import create, stored_words, worded_rows
 from servers import DrillServer, elanus, wait_for_address
 from services import BUCKET, Radosgw, Service, s3_environment, start_etcd
 
 pytestmark = pytest.mark.drill
 
-ROWS = 400
+ROWS, DIM = 400, 8
 
 
 @pytest.fixture
@@ -44,27 +43,16 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 
 
 def fill(client: MilvusClient) -> None:
-    schema = client.create_schema()
-    schema.add_field("id", DataType.INT64, is_primary=True)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=8)
-    schema.add_field("word", DataType.VARCHAR, max_length=20)
-    index = client.prepare_index_params()
-    index.add_index("vector", index_type="AUTOINDEX", metric_type="L2")
-    client.create_collection("things", schema=schema, index_params=index)
-    client.insert("things", rows(0, ROWS))
+    index = {"index_type": "AUTOINDEX", "metric_type": "L2"}
+    create(client, "things", DIM, index, vector="vector", text="word")
+    client.insert("things", worded_rows(0, ROWS, DIM))
     client.delete("things", ids=list(range(0, ROWS, 10)))
     client.create_alias("things", "other")
 
 
-def rows(start: int, end: int) -> list[dict[str, Any]]:
-    vectors = np.random.default_rng(3).random((end, 8), np.float32)
-    return [{"id": number, "vector": vectors[number], "word": f"w{number}"} for number in range(start, end)]
-
-
 def stored(client: MilvusClient) -> dict[int, str]:
     client.load_collection("other")
-    found = client.query("other", filter="id >= 0", output_fields=["id", "word"], consistency_level="Strong")
-    return {row["id"]: row["word"] for row in found}
+    return stored_words(client, "other")
 
 
 EXPECTED = {number: f"w{number}" for number in range(ROWS) if number % 10}
@@ -100,7 +88,7 @@ def test_there_and_back(etcd: Service, store_url: str, tmp_path: Path, serve: Ca
         address = wait_for_address(up)
         client = MilvusClient(f"http://{address}")
         assert stored(client) == EXPECTED
-        client.insert("things", rows(ROWS, ROWS + 50))
+        client.insert("things", worded_rows(ROWS, ROWS + 50, DIM))
         assert len(stored(client)) == len(EXPECTED) + 50
         busy = elanus("demote", str(tmp_path / "back"), *urls)
         assert busy.returncode != 0 and "is running" in busy.stderr, busy.stderr
@@ -114,7 +102,7 @@ def test_there_and_back(etcd: Service, store_url: str, tmp_path: Path, serve: Ca
     server = serve(folder=tmp_path / "back")
     client = MilvusClient(f"http://{server.address}")
     assert stored(client) == EXPECTED | {number: f"w{number}" for number in range(ROWS, ROWS + 50)}
-    client.insert("things", rows(ROWS + 50, ROWS + 60))
+    client.insert("things", worded_rows(ROWS + 50, ROWS + 60, DIM))
     assert len(stored(client)) == len(EXPECTED) + 60
     client.close()
 
@@ -164,7 +152,7 @@ def test_a_damaged_file_stops_the_move_and_the_folder_lives_on(
     server = serve(folder=folder)
     client = MilvusClient(f"http://{server.address}")
     assert stored(client) == EXPECTED
-    client.insert("things", rows(ROWS, ROWS + 5))
+    client.insert("things", worded_rows(ROWS, ROWS + 5, DIM))
     client.close()
     server.stop()
     assert elanus("promote", str(folder), *urls).returncode == 0

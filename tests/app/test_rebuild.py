@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import psutil
 import pytest
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 
 from elanus.app.rebuild import Draft, rebuild_meta
 from elanus.app.transfer import TransferError
@@ -54,12 +53,13 @@ from elanus.model.records import ChangeRecord, ShardChange, WriteRecord
 from elanus.model.requests import PartitionInfo
 from elanus.model.schema import CollectionSchema, FieldSchema
 from elanus.model.segment import FileRef, SegmentEntry
-from elanus.model.types import ConsistencyLevel
+from elanus.model.types import ConsistencyLevel, DataType
 from elanus.objects import paths
 from elanus.objects.memory import MemoryObjectStore
 from elanus.testing.clock import run
 from elanus.wal.objects import ObjectLog
 from elanus.wal.records import encode_record
+from filled import create, stored_words, worded_rows
 from servers import elanus, wait_for_address
 from services import start_etcd
 
@@ -257,6 +257,7 @@ def test_it_is_refused_where_something_runs_or_nothing_is_left() -> None:
 
 # --- a real cluster -------------------------------------------------------------------------------------------------
 COUNTS = ("--coordinators", "1", "--streaming", "2", "--query", "1", "--data", "1", "--proxies", "1")
+DIM = 16
 SMALL = ("--set", "segment.flush_bytes_max=65536", "--set", "log.pchannel_count=3", "--set", "cluster.lease_s=2")
 
 
@@ -276,16 +277,6 @@ def cluster(folder: Path, urls: tuple[str, ...]) -> Iterator[MilvusClient]:
         up.kill()
         psutil.wait_procs(family, timeout=30)
         up.wait(30)
-
-
-def rows(start: int, end: int) -> list[dict[str, Any]]:
-    vectors = np.random.default_rng(3).random((end, 16), np.float32)
-    return [{"id": number, "vector": vectors[number], "word": f"w{number}"} for number in range(start, end)]
-
-
-def stored(client: MilvusClient, name: str = "other", **more: Any) -> dict[int, str]:
-    found = client.query(name, "id >= 0", output_fields=["word"], consistency_level="Strong", limit=10_000, **more)
-    return {row["id"]: row["word"] for row in found}
 
 
 def wait_for_snapshot(objects: Path, key: str) -> None:
@@ -310,13 +301,8 @@ def test_etcd_is_wiped_and_every_row_is_there(tmp_path: Path) -> None:
     etcd = start_etcd(first)
     store = ("--store", f"file://{objects}")
     with cluster(tmp_path / "up", ("--meta", f"etcd://127.0.0.1:{etcd.port}/elanus", *store)) as client:
-        schema = client.create_schema()
-        schema.add_field("id", DataType.INT64, is_primary=True)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=16)
-        schema.add_field("word", DataType.VARCHAR, max_length=20)
-        index = client.prepare_index_params()
-        index.add_index("vector", index_type="HNSW", metric_type="L2")
-        client.create_collection("things", schema=schema, index_params=index, num_shards=3)
+        index = {"index_type": "HNSW", "metric_type": "L2"}
+        create(client, "things", DIM, index, vector="vector", text="word", num_shards=3)
         client.create_collection("gone", dimension=4)
         client.insert("gone", [{"id": 1, "vector": [0.0] * 4}])
         client.drop_collection("gone")
@@ -326,14 +312,14 @@ def test_etcd_is_wiped_and_every_row_is_there(tmp_path: Path) -> None:
         # From here on the snapshot is old: pointers move, the log is truncated, rows are deleted and moved.
         expected = {}
         for turn in range(6):
-            some = rows(500 * turn, 500 * turn + 500)
+            some = worded_rows(500 * turn, 500 * turn + 500, DIM)
             client.insert("things", some, partition_name="p" if turn == 2 else "_default")
             expected |= {row["id"]: row["word"] for row in some}
             client.delete("things", ids=list(range(500 * turn, 500 * turn + 500, 7)))
             if turn < 5:
                 client.flush("things")
         expected = {number: word for number, word in expected.items() if number % 500 % 7}
-        assert stored(client) == expected
+        assert stored_words(client, "other") == expected
     etcd.kill()
 
     etcd = start_etcd(second)
@@ -347,13 +333,15 @@ def test_etcd_is_wiped_and_every_row_is_there(tmp_path: Path) -> None:
         assert "complete" in elanus("rebuild", *urls).stderr
         with cluster(tmp_path / "up", urls) as client:
             assert client.list_collections() == ["things"]
-            assert stored(client) == expected
-            assert stored(client, partition_names=["p"]) == {n: w for n, w in expected.items() if 1000 <= n < 1500}
-            client.insert("things", rows(3000, 3100))
+            assert stored_words(client, "other") == expected
+            assert stored_words(client, "other", partition_names=["p"]) == {
+                n: w for n, w in expected.items() if 1000 <= n < 1500
+            }
+            client.insert("things", worded_rows(3000, 3100, DIM))
             client.flush("things")
             client.delete("things", ids=[3000])
-            assert len(stored(client)) == len(expected) + 99
-            probe = rows(0, 4)[3]
+            assert len(stored_words(client, "other")) == len(expected) + 99
+            probe = worded_rows(0, 4, DIM)[3]
             (hits,) = client.search("things", [probe["vector"]], limit=1, consistency_level="Strong")
             assert hits[0]["id"] == 3
     finally:

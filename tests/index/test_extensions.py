@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 
 from elanus.index import registry
 from elanus.index.errors import IndexParameterError
@@ -15,6 +14,7 @@ from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType as FieldType
 from elanus.model.types import Metric
 from elanus.testing.conformance_index import IndexCase, check_index
+from filled import create, create_index, fill, normal_vectors
 from packages import example, install, on_path, python_path
 from servers import DrillServer
 
@@ -87,18 +87,13 @@ def test_pymilvus_builds_and_searches_it_and_a_fault_in_it_ends_nothing(
     server = DrillServer(tmp_path / "data").wait_ready()
     client = MilvusClient(server.uri)
     try:
-        values = np.random.default_rng(3).normal(size=(1500, 16)).astype(np.float32)
+        values = normal_vectors(1500, 16)
         for index_type in ("HYPERPLANES", "FAULTY"):
-            schema = client.create_schema()
-            schema.add_field("id", DataType.INT64, is_primary=True)
-            schema.add_field("v", DataType.FLOAT_VECTOR, dim=16)
-            client.create_collection(index_type, schema=schema, consistency_level="Strong")
-            client.insert(index_type, [{"id": place, "v": row.tolist()} for place, row in enumerate(values)])
-            client.flush(index_type)
-            indexes = client.prepare_index_params()
-            indexes.add_index("v", index_type=index_type, metric_type="COSINE", params={"bits": 256})
+            create(client, index_type, 16)
+            fill(client, index_type, values)
+            index = {"index_type": index_type, "metric_type": "COSINE", "params": {"bits": 256}}
             try:
-                client.create_index(index_type, indexes)
+                create_index(client, index_type, index)
             except Exception as error:  # pymilvus waits for the build and tells of its failure
                 assert "no such plane" in str(error)
             client.load_collection(index_type)

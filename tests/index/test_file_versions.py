@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus import MilvusClient, MilvusException
 
 from elanus.index.registry import is_readable
 from elanus.meta.manifests import Refused
@@ -19,6 +19,7 @@ from elanus.model.segment import FileRef, IndexFile, Manifest, SegmentEntry
 from elanus.model.types import DataType as FieldType
 from elanus.nodes.coordinator.maintenance import add_index, needs_index
 from elanus.segment.footprint import footprint
+from filled import create, create_index, fill, normal_vectors
 from packages import example, install, python_path
 from servers import DrillServer
 
@@ -71,7 +72,7 @@ def test_a_server_of_another_release_builds_the_file_again_and_refuses_a_damaged
     names = {"elanus.indexes": {"HYPERPLANES": "elanus_hyperplanes:Hyperplanes"}}
     monkeypatch.setenv("PYTHONPATH", python_path(package))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    values = np.random.default_rng(3).normal(size=(1500, 16)).astype(np.float32)
+    values = normal_vectors(1500, 16)
     keys = []
     for text in (first, second, second):
         install(package, {"elanus_hyperplanes": text}, names)
@@ -79,7 +80,11 @@ def test_a_server_of_another_release_builds_the_file_again_and_refuses_a_damaged
         client = MilvusClient(server.uri)
         try:
             if not keys:
-                _fill(client, values)
+                create(client, "c", 16)
+                fill(client, "c", values)
+                create_index(
+                    client, "c", {"index_type": "HYPERPLANES", "metric_type": "COSINE", "params": {"bits": 256}}
+                )
             client.load_collection("c")
             assert _nearest(client, values[7]) == 7
             until = time.monotonic() + 20
@@ -124,18 +129,6 @@ def _without_the_package(package: Path, data: Path) -> None:
     finally:
         client.close()
         server.stop()
-
-
-def _fill(client: MilvusClient, values: np.ndarray) -> None:
-    schema = client.create_schema()
-    schema.add_field("id", DataType.INT64, is_primary=True)
-    schema.add_field("v", DataType.FLOAT_VECTOR, dim=16)
-    indexes = client.prepare_index_params()
-    indexes.add_index("v", index_type="HYPERPLANES", metric_type="COSINE", params={"bits": 256})
-    client.create_collection("c", schema=schema, consistency_level="Strong")
-    client.insert("c", [{"id": place, "v": row.tolist()} for place, row in enumerate(values)])
-    client.flush("c")
-    client.create_index("c", indexes)
 
 
 def _nearest(client: MilvusClient, query: np.ndarray) -> int:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 
+from filled import create, create_index, fill, normal_vectors
 from servers import DrillServer
 
 ROWS, DIMENSION = 20_000, 64
@@ -23,13 +23,15 @@ WAIT_S_MAX = 120.0
 @pytest.mark.drill
 @pytest.mark.parametrize("index_type", SLOW_TO_BUILD)
 def test_a_build_survives_a_kill(tmp_path: Path, index_type: str) -> None:
-    values = np.random.default_rng(3).normal(size=(ROWS, DIMENSION)).astype(np.float32)
+    values = normal_vectors(ROWS, DIMENSION)
     # With one thread a build takes seconds on any machine.
     server = DrillServer(tmp_path / "data", "--set", "index.build_threads=1").wait_ready()
     client = MilvusClient(server.uri, dedicated=True)
     try:
-        _fill(client, values)
-        _begin_index(client, index_type)
+        create(client, "c", DIMENSION)
+        fill(client, "c", values)
+        index = {"index_type": index_type, "metric_type": "L2", "params": dict(SLOW_TO_BUILD[index_type])}
+        create_index(client, "c", index, sync=False)
         time.sleep(0.2)
         state = client.describe_index("c", "v")
     finally:
@@ -52,23 +54,6 @@ def test_a_build_survives_a_kill(tmp_path: Path, index_type: str) -> None:
     finally:
         client.close()
         server.kill()
-
-
-def _fill(client: MilvusClient, values: np.ndarray) -> None:
-    schema = client.create_schema()
-    schema.add_field("id", DataType.INT64, is_primary=True)
-    schema.add_field("v", DataType.FLOAT_VECTOR, dim=DIMENSION)
-    client.create_collection("c", schema=schema)
-    for start in range(0, ROWS, 5000):
-        rows = [{"id": start + place, "v": row} for place, row in enumerate(values[start : start + 5000])]
-        client.insert("c", rows)
-    client.flush("c")
-
-
-def _begin_index(client: MilvusClient, index_type: str) -> None:
-    indexes = client.prepare_index_params()
-    indexes.add_index("v", index_type=index_type, metric_type="L2", params=dict(SLOW_TO_BUILD[index_type]))
-    client.create_index("c", indexes, sync=False)
 
 
 def _index_files(folder: Path) -> list[Path]:

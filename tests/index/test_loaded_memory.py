@@ -16,6 +16,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from elanus.base.limits import MIB
 from elanus.testing.conformance_index import index_cases
+from filled import create, create_index, fill, normal_vectors
 from servers import DrillServer
 
 PROGRAM = Path(__file__).with_name("loaded_memory.py")
@@ -97,7 +98,7 @@ def test_an_index_is_mapped_unless_the_user_says_otherwise(tmp_path: Path) -> No
     server = DrillServer(tmp_path / "data").wait_ready()
     client = MilvusClient(server.uri)
     try:
-        values = np.random.default_rng(3).normal(size=(1500, 16)).astype(np.float32)
+        values = normal_vectors(1500, 16)
         bits = np.packbits(values > 0, axis=1)
         schema = client.create_schema()
         schema.add_field("id", DataType.INT64, is_primary=True)
@@ -144,17 +145,11 @@ def test_a_load_beyond_the_memory_there_is_is_refused_and_ends_nothing(tmp_path:
     server = DrillServer(tmp_path / "data", "--set", "segment.loaded_bytes_max=500000").wait_ready()
     client = MilvusClient(server.uri)
     try:
-        values = np.random.default_rng(3).normal(size=(2000, 32)).astype(np.float32)
+        values = normal_vectors(2000, 32)
         for name in ("first", "second"):
-            schema = client.create_schema()
-            schema.add_field("id", DataType.INT64, is_primary=True)
-            schema.add_field("v", DataType.FLOAT_VECTOR, dim=32)
-            client.create_collection(name, schema=schema, consistency_level="Strong")
-            client.insert(name, [{"id": place, "v": row.tolist()} for place, row in enumerate(values)])
-            client.flush(name)
-            indexes = client.prepare_index_params()
-            indexes.add_index("v", index_type="FLAT", metric_type="L2")
-            client.create_index(name, indexes)
+            create(client, name, 32)
+            fill(client, name, values)
+            create_index(client, name, {"index_type": "FLAT", "metric_type": "L2"})
         client.load_collection("first")
         with pytest.raises(MilvusException, match=r"memory limit exceeded\[predict=\d+\]\[limit=500000\]"):
             client.load_collection("second")

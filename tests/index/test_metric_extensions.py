@@ -20,6 +20,7 @@ from elanus.model.types import DataType as FieldType
 from elanus.model.types import Metric
 from elanus.testing.conformance_index import IndexCase, check_index
 from elanus.testing.conformance_metric import check_metric
+from filled import normal_vectors
 from packages import example, install, on_path, python_path
 from servers import DrillServer
 
@@ -190,7 +191,7 @@ def test_pymilvus_searches_by_it(installed: Path, tmp_path: Path, monkeypatch: p
     server = DrillServer(tmp_path / "data").wait_ready()
     client = MilvusClient(server.uri)
     try:
-        values = np.random.default_rng(3).normal(size=(1500, 16)).astype(np.float32)
+        values = normal_vectors(1500, 16)
         distances = np.abs(values - values[7]).sum(axis=1)
         for name, metric, best in (("near", "MANHATTAN", distances), ("far", "UPSIDE", -distances)):
             schema = client.create_schema()

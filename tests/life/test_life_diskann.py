@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 
+from filled import create, fill
 from servers import DrillServer
 
 pytestmark = pytest.mark.slow
@@ -41,14 +42,8 @@ def test_a_killed_server_answers_as_before(tmp_path: Path) -> None:
     server = DrillServer(tmp_path / "data", *BACKGROUND).wait_ready()
     try:
         client = MilvusClient(server.uri)
-        schema = client.create_schema(enable_dynamic_field=False)
-        schema.add_field("id", DataType.INT64, is_primary=True)
-        schema.add_field("v", DataType.FLOAT_VECTOR, dim=DIMENSION)
-        index = client.prepare_index_params()
-        index.add_index("v", index_type="DISKANN", metric_type="L2")
-        client.create_collection("disk", schema=schema, index_params=index, consistency_level="Strong")
-        client.insert("disk", [{"id": row, "v": vector} for row, vector in enumerate(stored.tolist())])
-        client.flush("disk")
+        create(client, "disk", DIMENSION, {"index_type": "DISKANN", "metric_type": "L2"})
+        fill(client, "disk", stored)
         wait_indexed(client)
         client.release_collection("disk")
         client.load_collection("disk")

@@ -125,16 +125,22 @@ class HesitantRoles(Roles):
         return Hesitant(self.footing.doors, self.footing.objects, 1)
 
 
-async def compacting(world: ClusterWorld) -> Client:
-    """A collection whose first compaction is written and not yet committed."""
-    Hesitant.wrote = 0
+async def flushed_twice(world: ClusterWorld, begun: Callable[[], bool]) -> Client:
+    """A collection of two segments, whose first compaction has begun."""
     client = client_of(world)
     await client.create()
     for turn in range(2):
         await client.insert(rows(range(10 * turn, 10 * turn + 10)))
         await client.flush()
-    while not Hesitant.wrote:
+    while not begun():
         await world.sleep(0.1)
+    return client
+
+
+async def compacting(world: ClusterWorld) -> Client:
+    """A collection whose first compaction is written and not yet committed."""
+    Hesitant.wrote = 0
+    client = await flushed_twice(world, lambda: Hesitant.wrote > 0)
     assert await unnamed(world)
     return client
 
@@ -200,13 +206,7 @@ class SleepyRoles(Roles):
 async def dropped_under_a_later_lead(world: ClusterWorld) -> list[str]:
     """A collection is dropped while a task of an earlier coordinator sleeps; what that task has written afterwards."""
     SleepyStore.puts = 0
-    client = client_of(world)
-    await client.create()
-    for turn in range(2):
-        await client.insert(rows(range(10 * turn, 10 * turn + 10)))
-        await client.flush()
-    while not SleepyStore.puts:
-        await world.sleep(0.1)
+    client = await flushed_twice(world, lambda: SleepyStore.puts > 0)
     await world.kill(world.active)
     await client.drop()
     await world.sleep(10)

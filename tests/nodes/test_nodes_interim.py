@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 
+from filled import create
 from servers import DrillServer
 
 pytestmark = pytest.mark.slow
@@ -48,14 +49,7 @@ def test_growing_rows_are_searched_through_an_index_and_nothing_else_changes(tmp
     server = DrillServer(tmp_path / "data", *flags).wait_ready()
     client = MilvusClient(server.uri)
     try:
-        schema = client.create_schema()
-        schema.add_field("id", DataType.INT64, is_primary=True)
-        schema.add_field("v", DataType.FLOAT_VECTOR, dim=DIMENSION)
-        indexes = client.prepare_index_params()
-        indexes.add_index("v", index_type="HNSW", metric_type="L2")
-        client.create_collection(
-            "growing", schema=schema, index_params=indexes, consistency_level="Strong", num_shards=1
-        )
+        create(client, "growing", DIMENSION, {"index_type": "HNSW", "metric_type": "L2"}, num_shards=1)
         values = vectors_of(ROWS + 200, 1)
         insert(client, values[:ROWS], 0)
         alive = np.arange(len(values)) < ROWS

@@ -6,10 +6,12 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus import MilvusClient, MilvusException
 from pymilvus.client.search_iterator import SearchIteratorV2
 from pymilvus.orm.iterator import SearchIterator
 from reads_twin import Rows, Vector, ranked
+
+from filled import create
 
 pytestmark = pytest.mark.slow
 
@@ -64,12 +66,7 @@ def test_limits_and_filters(client: MilvusClient, rows: Rows) -> None:
 
 def test_pages_see_one_moment(client: MilvusClient, rows: Rows) -> None:
     """What is written while an iterator runs is not in its pages, what is deleted still is."""
-    schema = client.create_schema()
-    schema.add_field("id", DataType.INT64, is_primary=True)
-    schema.add_field("v", DataType.FLOAT_VECTOR, dim=2)
-    index = client.prepare_index_params()
-    index.add_index("v", index_type="FLAT", metric_type="L2")
-    client.create_collection("moving", schema=schema, index_params=index, consistency_level="Strong")
+    create(client, "moving", 2, {"index_type": "FLAT", "metric_type": "L2"})
     client.insert("moving", [{"id": key, "v": [float(key), 0.0]} for key in range(50)])
     by_score = client.search_iterator("moving", [[0.0, 0.0]], batch_size=20, anns_field="v")
     by_key = client.query_iterator("moving", filter="id >= 0", batch_size=20)
@@ -84,12 +81,7 @@ def test_pages_see_one_moment(client: MilvusClient, rows: Rows) -> None:
 def test_ties(client: MilvusClient) -> None:
     """Hits equal to a page's last that did not fit into it are left out by the server's pages: the protocol's own rule.
     The client's range pages find them all."""
-    schema = client.create_schema()
-    schema.add_field("id", DataType.INT64, is_primary=True)
-    schema.add_field("l2", DataType.FLOAT_VECTOR, dim=4)
-    index = client.prepare_index_params()
-    index.add_index("l2", index_type="FLAT", metric_type="L2")
-    client.create_collection("ties", schema=schema, index_params=index, consistency_level="Strong")
+    create(client, "ties", 4, {"index_type": "FLAT", "metric_type": "L2"}, vector="l2")
     client.insert("ties", [{"id": key, "l2": [float(key // 4), 0.0, 0.0, 0.0]} for key in range(40)])
     query = [[0.0, 0.0, 0.0, 0.0]]
     found = pages(client.search_iterator("ties", query, batch_size=6, anns_field="l2"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -396,3 +397,20 @@ def test_every_setting_is_used() -> None:
     leaves = {setting.name: setting.name.rpartition(".")[2] for setting in describe()}
     unused = [name for name, leaf in leaves.items() if not re.search(rf"\.{leaf}\b", text)]
     faults(*(f"nothing reads the setting {name}" for name in unused))
+
+
+def test_every_constant_is_used() -> None:
+    read = Counter(
+        word
+        for folder in ("src", "tests", "bench")
+        for file in (ROOT / folder).rglob("*.py")
+        for word in re.findall(r"\w+", file.read_text(encoding="utf-8"))
+    )
+    faults(
+        *(
+            f"{module.path}:{node.lineno}: nobody reads {node.target.id}"
+            for module in modules()
+            for node in module.tree.body
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and read[node.target.id] == 1
+        )
+    )

@@ -18,8 +18,9 @@ from elanus.expr.like import LikeShape, compile_like
 from elanus.expr.sets import NumberSet
 from elanus.expr.shred import FLOAT, INTEGER, MISSING, STRING, shred_column
 from elanus.model.columns import Column
+from elanus.testing.clock import SeededRandom
 
-from .twin import INT64, SCHEMA, Chance, MemorySource, Row
+from .twin import INT64, SCHEMA, MemorySource, Row
 
 
 class Columns:
@@ -170,9 +171,9 @@ def test_random_sample_keeps_a_share_of_what_passed() -> None:
         ("pk < 0 and random_sample(0.5)", 0),
     ]:
         parsed = parse_filter(text, SCHEMA)
-        mask = evaluate(parsed, source, chance=Chance(1))
+        mask = evaluate(parsed, source, chance=SeededRandom(1))
         assert np.count_nonzero(mask) == kept, text
-        assert mask.tolist() == evaluate(parsed, source, chance=Chance(1)).tolist()
+        assert mask.tolist() == evaluate(parsed, source, chance=SeededRandom(1)).tolist()
         assert parsed.cache_key is None
     with pytest.raises(InvariantError):
         evaluate(parse_filter("random_sample(0.5)", SCHEMA), source)

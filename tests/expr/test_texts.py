@@ -13,8 +13,9 @@ from elanus.expr.errors import UnknownFunctionError
 from elanus.expr.parser import NESTING_MAX, parse
 from elanus.model.schema import CollectionSchema, FieldSchema
 from elanus.model.types import DataType
+from elanus.testing.clock import SeededRandom
 
-from .twin import SCHEMA, Chance, Document, MemorySource, Row
+from .twin import SCHEMA, Document, MemorySource, Row
 
 PLAIN = CollectionSchema("plain", (FieldSchema(100, "pk", DataType.INT64, is_primary=True),))
 
@@ -88,7 +89,7 @@ ACCEPTED = [
 @pytest.mark.parametrize("text", ACCEPTED)
 def test_accepted(text: str) -> None:
     """Texts that Milvus 2.6 takes, and that run."""
-    assert len(evaluate(parse_filter(text, SCHEMA), SOURCE, chance=Chance(0))) == SOURCE.row_count
+    assert len(evaluate(parse_filter(text, SCHEMA), SOURCE, chance=SeededRandom(0))) == SOURCE.row_count
 
 
 REJECTED = [
@@ -303,4 +304,4 @@ def test_no_text_raises_anything_but_filter_error(text: str) -> None:
         parse(text)
     with suppress(FilterError):
         parsed = parse_filter(text, SCHEMA, {"x": [1, "a"]})
-        assert len(evaluate(parsed, SOURCE, chance=Chance(0))) == SOURCE.row_count
+        assert len(evaluate(parsed, SOURCE, chance=SeededRandom(0))) == SOURCE.row_count

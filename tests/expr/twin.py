@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import operator as operators
-import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,25 +58,6 @@ _NUMPY = {"pk": "i8", "i8": "i1", "i64": "i8", "f": "f4", "d": "f8", "b": "?", "
 _ARROW = {"s": pa.large_string(), "ai": pa.large_list(pa.int64()), "as_": pa.large_list(pa.large_string()),
           "st[a]": pa.large_list(pa.int64()), "st[b]": pa.large_list(pa.large_string())}  # fmt: skip
 _FILLERS: dict[str, Any] = {"s": "", "ai": [], "as_": [], "st[a]": [], "st[b]": []}
-
-
-class Chance:
-    """A seeded door of chance."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def token(self) -> str:
-        """Hexadecimal digits."""
-        return f"{self._random.getrandbits(64):x}"
-
-    def uniform(self) -> float:
-        """In [0, 1)."""
-        return self._random.random()
-
-    def below(self, bound: int) -> int:
-        """In [0, bound)."""
-        return self._random.randrange(bound)
 
 
 class MemorySource:
@@ -491,23 +471,32 @@ def json_between(draw: st.DrawFn) -> Case:
     return Case(f"{low} <= {text} < {literal(high)}", truth)
 
 
+TEXT_TARGETS = {"s": "s", "as_[1]": "as_", 'j["a"]': "j"}
+"""What a pattern is held against, and the field it is in."""
+
+
+def text_at(row: Row, target: str) -> str | None:
+    """The text there, in a row whose field is not null."""
+    value = row[TEXT_TARGETS[target]]
+    if target == "as_[1]":
+        value = value[1] if len(value) > 1 else None
+    elif target == 'j["a"]':
+        value = at_path(value.value, ("a",))
+    return value if isinstance(value, str) else None
+
+
 @st.composite
 def like(draw: st.DrawFn) -> Case:
     """LIKE over a field, a JSON path or an array element, without backslashes."""
     pattern = draw(st.text("ab%_é", max_size=5))
     expression = like_bytes(pattern)
-    target = draw(st.sampled_from(["s", "as_[1]", 'j["a"]']))
+    target = draw(st.sampled_from(list(TEXT_TARGETS)))
 
     def truth(row: Row) -> Truth:
-        name = {"s": "s", "as_[1]": "as_"}.get(target, "j")
-        if row[name] is None:
+        if row[TEXT_TARGETS[target]] is None:
             return None
-        value = row[name]
-        if name == "as_":
-            value = value[1] if len(value) > 1 else None
-        elif name == "j":
-            value = at_path(value.value, ("a",))
-        return isinstance(value, str) and expression.fullmatch(value.encode()) is not None
+        text = text_at(row, target)
+        return text is not None and expression.fullmatch(text.encode()) is not None
 
     return Case(f"{target} like {quoted(pattern)}", truth)
 
@@ -520,19 +509,14 @@ def regex(draw: st.DrawFn) -> Case:
     """`=~` and `!~` over a field, a JSON path or an array element."""
     pattern = draw(st.sampled_from(REGEXES))
     expression = re.compile(pattern)
-    target = draw(st.sampled_from(["s", "as_[1]", 'j["a"]']))
+    target = draw(st.sampled_from(list(TEXT_TARGETS)))
     negated = draw(st.booleans())
 
     def truth(row: Row) -> Truth:
-        name = {"s": "s", "as_[1]": "as_"}.get(target, "j")
-        if row[name] is None:
+        if row[TEXT_TARGETS[target]] is None:
             return None
-        value = row[name]
-        if name == "as_":
-            value = value[1] if len(value) > 1 else None
-        elif name == "j":
-            value = at_path(value.value, ("a",))
-        return (isinstance(value, str) and expression.search(value) is not None) != negated
+        text = text_at(row, target)
+        return (text is not None and expression.search(text) is not None) != negated
 
     shown = quoted(pattern) if "\n" in pattern or draw(st.booleans()) else f"r'{pattern}'"
     return Case(f"{target} {'!~' if negated else '=~'} {shown}", truth)

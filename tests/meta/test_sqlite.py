@@ -145,21 +145,22 @@ def filled(*, crashed: bool) -> Iterator[tuple[Path, list[Item]]]:
         yield (folder / "copy" if crashed else folder) / "meta.db", kept
 
 
+async def read_or_named(doors: Doors, path: Path, kind: type[ElanusError]) -> list[Item] | None:
+    """What is in the store; None where it is refused in that way, with its name."""
+    try:
+        return await read(doors, path)
+    except kind as error:
+        assert str(path) in error.message
+        return None
+
+
 @settings(max_examples=60, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_found_or_harmless(place: float, bit: int) -> None:
     with filled_once() as (path, kept):
         damage(path, int(place * path.stat().st_size), bit)
-
-        async def look(doors: Doors) -> None:
-            try:
-                found = await read(doors, path)
-            except ElanusError as error:
-                assert str(path) in error.message
-            else:
-                assert found == kept
-
-        run(look)
+        found = run(lambda doors: read_or_named(doors, path, ElanusError))
+        assert found in (None, kept)
 
 
 @settings(max_examples=20, deadline=None)
@@ -167,16 +168,8 @@ def test_a_flipped_bit_is_found_or_harmless(place: float, bit: int) -> None:
 def test_a_cut_is_found_or_harmless(place: float) -> None:
     with filled_once() as (path, kept):
         path.write_bytes(path.read_bytes()[: max(1, int(place * path.stat().st_size))])
-
-        async def look(doors: Doors) -> None:
-            try:
-                found = await read(doors, path)
-            except CorruptedError as error:
-                assert str(path) in error.message
-            else:
-                assert found == kept
-
-        run(look)
+        found = run(lambda doors: read_or_named(doors, path, CorruptedError))
+        assert found in (None, kept)
 
 
 @settings(max_examples=40, deadline=None)
@@ -186,18 +179,10 @@ def test_a_flipped_bit_in_the_journal_never_drops_older_commits(place: float, bi
     with filled_once(crashed=True) as (path, kept):
         journal = path.with_name("meta.db-wal")
         damage(journal, int(place * journal.stat().st_size), bit)
-
-        async def look(doors: Doors) -> None:
-            try:
-                found = await read(doors, path)
-            except ElanusError as error:
-                assert str(path) in error.message
-            else:
-                newest = max(item.mod_revision for item in kept)
-                older = {item.key for item in kept if item.mod_revision < newest}
-                assert found == kept or older <= {item.key for item in found}
-
-        run(look)
+        found = run(lambda doors: read_or_named(doors, path, ElanusError))
+        newest = max(item.mod_revision for item in kept)
+        older = {item.key for item in kept if item.mod_revision < newest}
+        assert found in (None, kept) or older <= {item.key for item in found}
 
 
 _filled: dict[bool, tuple[dict[str, bytes], list[Item]]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from elanus.segment.growing import PREFIX_MASKS_MAX, GrowingSegment, PrefixMasks
 from elanus.segment.merge import sealed_rows
 from elanus.segment.reader import Reader, Visibility
 from elanus.segment.sealed import SealedSegment
+from elanus.testing.clock import SeededRandom
 
 SCHEMA = schema_of(strings=False)
 FILTERS: dict[str, Callable[[int], bool]] = {
@@ -42,27 +42,11 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-class Chance:
-    """A seeded door of chance."""
-
-    def __init__(self) -> None:
-        self._random = random.Random(5)
-
-    def token(self) -> str:
-        return f"{self._random.getrandbits(64):x}"
-
-    def uniform(self) -> float:
-        return self._random.random()
-
-    def below(self, bound: int) -> int:
-        return self._random.randrange(bound)
-
-
 class World:
     """One growing segment, what was flushed from it, and the twin; timestamps are 10, 20, 30 …"""
 
     def __init__(self) -> None:
-        self.masking = Masking(MaskCache(), Chance())
+        self.masking = Masking(MaskCache(), SeededRandom(5))
         self.growing = GrowingSegment(1, SCHEMA)
         self.sealed: list[SealedSegment] = []
         self.twin = Twin()

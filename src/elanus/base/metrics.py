@@ -34,7 +34,6 @@ SECONDS_BUCKETS: Final = (
     2.5,
     10.0,
 )
-BYTES_BUCKETS: Final = tuple(float(1 << power) for power in range(8, 31, 2))
 
 
 class Counter:

@@ -11,9 +11,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
-from elanus.index.contract import Floats, SearchParams
+from elanus.index.contract import Floats, ResolvedIndex, SearchParams
 from elanus.index.errors import IndexParameterError
 from elanus.index.kernels import library
 from elanus.index.parameters import FLOAT32_MAX, ChoiceParameter, FlagParameter, NumberParameter, Setting
@@ -31,7 +32,6 @@ _QUANTIZERS: Final = {
     "FP16": "QT_fp16",
     "INT8": "QT_8bit_direct_signed",
 }
-CODE_BITS: Final = {"SQ4U": 4, "SQ6": 6, "SQ8": 8, "BF16": 16, "FP16": 16, "INT8": 8, "FLOAT": 32}
 
 SCALAR_CODE: Final = ChoiceParameter(
     "sq_type", ("SQ4U", "SQ6", "SQ8", "BF16", "FP16"), "SQ8", "invalid scalar quantizer type"
@@ -49,17 +49,23 @@ def refine_type(*others: str) -> ChoiceParameter:
     return ChoiceParameter("refine_type", choices, None, f"invalid refine type : {{}}, optional types are [{listed}]")
 
 
-def native_code(field: FieldSchema, metric: Metric) -> str:
-    """The code that holds the field's own numbers without a loss, FLOAT where that takes floats. Under COSINE, vectors
-    are normalised first, which whole numbers do not survive."""
-    match field.data_type:
+def natively_coded(resolved: ResolvedIndex, field: FieldSchema) -> ResolvedIndex:
+    """With the parameter `code`, the code that holds the field's own numbers without a loss; none where that takes
+    floats."""
+    code = _native_code(field.data_type, resolved.metric)
+    return resolved if code is None else msgspec.structs.replace(resolved, params=resolved.params | {"code": code})
+
+
+def _native_code(data_type: DataType, metric: Metric | None) -> str | None:
+    """Under COSINE, vectors are normalised first, which whole numbers do not survive."""
+    match data_type:
         case DataType.FLOAT16_VECTOR:
             return "FP16"
         case DataType.BFLOAT16_VECTOR:
             return "BF16"
         case DataType.INT8_VECTOR:
             return "FP16" if metric is Metric.COSINE else "INT8"
-    return "FLOAT"
+    return None
 
 
 def quantizer(code: str) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 
 from elanus.base.errors import check
 from elanus.index.calibrate import calibrate, candidates_for, effort_for, sample_dense
-from elanus.index.codes import CANDIDATES, candidate_count, native_code, scalar_codes
+from elanus.index.codes import CANDIDATES, candidate_count, natively_coded, scalar_codes
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, LIST_TYPES, Declaration
 from elanus.index.errors import SearchParameterError
@@ -200,11 +200,7 @@ class Hnsw(HnswType):
 
     def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
         """With the code that holds the field's numbers."""
-        resolved = super().resolve(params, field)
-        code = native_code(field, Metric(params["metric_type"]))
-        return (
-            resolved if code == "FLOAT" else msgspec.structs.replace(resolved, params=resolved.params | {"code": code})
-        )
+        return natively_coded(super().resolve(params, field), field)
 
     def is_coded(self, params: Mapping[str, Setting]) -> bool:
         """Halves of normalised vectors are near them, no more."""

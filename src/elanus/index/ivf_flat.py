@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
-from elanus.index.codes import native_code, quantizer
+from elanus.index.codes import natively_coded, quantizer
 from elanus.index.contract import ResolvedIndex
 from elanus.index.declaration import FLOAT_TYPES, LIST_TYPES
 from elanus.index.ivf import IvfType, Lists
 from elanus.index.kernels import library
 from elanus.index.parameters import Setting
 from elanus.model.schema import FieldSchema
-from elanus.model.types import Metric
 
 FLOAT_NS: Final = 0.15
 CODE_NS: Final = 0.13
@@ -28,11 +25,7 @@ class IvfFlat(IvfType):
 
     def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
         """With the code that holds the field's numbers."""
-        resolved = super().resolve(params, field)
-        code = native_code(field, Metric(params["metric_type"]))
-        return (
-            resolved if code == "FLOAT" else msgspec.structs.replace(resolved, params=resolved.params | {"code": code})
-        )
+        return natively_coded(super().resolve(params, field), field)
 
     def is_coded(self, params: Mapping[str, Setting]) -> bool:
         """Halves of normalised vectors are near them, no more."""

@@ -8,7 +8,6 @@ import msgspec
 
 from elanus.model.types import DataType
 
-TIMESTAMP_FIELD_ID: Final = 1
 FIRST_USER_FIELD_ID: Final = 100
 DYNAMIC_FIELD_NAME: Final = "$meta"
 DEFAULT_DATABASE: Final = "default"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 COUNTER_BITS: Final = 18
-COUNTER_MAX: Final = (1 << COUNTER_BITS) - 1
 TIMESTAMP_MAX: Final = (1 << 64) - 1
 """Also the 'never deleted' mark in `deleted_at` columns."""
 

@@ -36,7 +36,6 @@ from elanus.wire.messages import messages
 from elanus.wire.schemas import decode_function, pairs
 
 _FIELDS_DATA: Final = 5
-_PLACEHOLDER_GROUP: Final = 6
 _PLACEHOLDERS, _PLACEHOLDER_TYPE, _PLACEHOLDER_VALUES = 1, 2, 3
 WALKED_BYTES_MIN: Final = 16 * 1024
 """Bytes of a group of queries from which walking it beats protobuf, which copies each query."""

@@ -14,7 +14,6 @@ from elanus.testing.sim.workload import Load
 LASTS_S: Final = 4.0
 FAULT_COUNT: Final = 24
 
-STANDALONE_HOSTS: Final = ("server",)
 STANDALONE_KINDS: Final[Mapping[str, Sequence[str]]] = {"server": (*NETWORK, *DISK, *PROCESS)}
 CLUSTER_MACHINES: Final[Mapping[str, str]] = {
     f"{role}-{number}": role for role in ("coordinator", "streaming", "query", "data", "proxy") for number in (1, 2)

@@ -34,7 +34,7 @@ _TYPES = {
 }
 GRAMS = {"min_gram": "1", "max_gram": "2"}
 _PATHS = ("j", 'j["a"]', "j['a']['b']", 'j["a"][0]', 'j["k/0"][1]', "dyn", 'dyn["a"]', '$meta["a"]')
-_CASTS = ("BOOL", "DOUBLE", "VARCHAR", "ARRAY_BOOL", "ARRAY_DOUBLE", "ARRAY_VARCHAR")
+_CASTS = ("BOOL", "DOUBLE", "VARCHAR", "ARRAY_BOOL", "ARRAY_DOUBLE", "ARRAY_VARCHAR", "JSON")
 
 
 def _definitions() -> list[IndexDefinition]:

@@ -57,6 +57,8 @@ INDEXES: tuple[tuple[str, dict[str, str]], ...] = (
         {"index_type": "NGRAM", "json_cast_type": "varchar", "json_path": "doc['s']", "min_gram": "2", "max_gram": "2"},
     ),
     ("doc", {"index_type": "INVERTED", "json_cast_type": "ARRAY_DOUBLE", "json_path": "doc['l']"}),
+    ("doc", {"index_type": "INVERTED", "json_cast_type": "JSON", "json_path": "doc"}),
+    ("doc", {"index_type": "INVERTED", "json_cast_type": "json", "json_path": "doc['o']"}),
     ("place", {"index_type": "RTREE"}),
 )
 SQUARE = "POLYGON ((2 2, 9 2, 9 9, 2 9, 2 2))"
@@ -77,7 +79,12 @@ def columns() -> dict[int, Column]:
     flat = chance.integers(0, 40, int(bounds[-1])).astype(np.int32)
     documents = [
         json.dumps(
-            {"n": [int(n), n / 2, str(n), None, 2**53 + int(n)][n % 5], "s": words[n % 700], "l": [int(n % 9), 1.5]}
+            {
+                "n": [int(n), n / 2, str(n), None, 2**53 + int(n)][n % 5],
+                "s": words[n % 700],
+                "l": [int(n % 9), 1.5],
+                "o": {"a": n % 7, f"k{n % 40}": {"x": [n % 3, "t"]}} if n % 3 else [n % 2],
+            }
         )
         if n % 11
         else "null"
@@ -171,7 +178,11 @@ def joined(values: list[Any]) -> str:
 
 
 LEAF = st.one_of(
-    st.builds("{} {} {}".format, st.sampled_from(["few", "many", "doc['n']"]), COMPARISON, NUMBER),
+    st.builds("{} {} {}".format, st.sampled_from(["few", "many", "doc['n']", "doc['o']['a']"]), COMPARISON, NUMBER),
+    st.builds("json_contains(doc['o']['k{}']['x'], {})".format, st.integers(0, 41), st.sampled_from([1, "'t'", "2.0"])),
+    st.integers(0, 41).map("exists doc['o']['k{}']".format),
+    st.sampled_from(["doc['o'] == 1", "doc['o'] == [1]", "doc['o'] != [1]", "doc['none'] == 1", "exists doc['o']",
+                     "not (doc['none'] == 'a')", "doc['o']['a'] == true", "doc['l'][0] == 3"]),
     st.builds("{} {} {}".format, st.sampled_from(["real", "doc['n']"]), COMPARISON, REAL),
     st.builds("{} <= {} < 30".format, st.integers(-5, 20), st.sampled_from(["few", "many", "real"])),
     st.builds(
@@ -188,7 +199,8 @@ LEAF = st.one_of(
     st.builds("word {} '{}'".format, COMPARISON, PIECE),
     st.builds("{}({}, {})".format, st.sampled_from(["array_contains_all", "array_contains_any"]),
               st.sampled_from(["tags", "doc['l']"]), st.lists(st.integers(-1, 41), min_size=1, max_size=3).map(joined)),
-    st.sampled_from(["few is null", "word is not null", "place is null", "exists doc['n']", "exists doc['s']"]),
+    st.sampled_from(["few is null", "word is not null", "place is null", "exists doc['n']", "exists doc['s']",
+                     "exists doc", "doc is null", "exists doc['none']", "exists doc['l']"]),
     st.builds(
         "{}(place, 'POLYGON (({x} {y}, {x} 30, 30 30, {x} {y}))')".format,
         st.sampled_from(["st_within", "st_intersects", "st_contains", "st_touches"]), x=st.integers(-60, 29),

@@ -50,7 +50,7 @@ def row(number: int) -> dict[str, object]:
         "place": f"POINT ({number % 100} 1)",
         "kind": f"k{number % 4}",
         "tags": None if number % 7 == 0 else [number % 5, number % 3],
-        "doc": {"n": number % 400, "s": "x"},
+        "doc": {"n": number % 400, "s": "x", "price": f"{number % 400}.5", "of": {"group": f"g{number % 50}"}},
     }
 
 
@@ -77,6 +77,13 @@ def create_index(client: MilvusClient, name: str, field: str) -> None:
     """The field's index of `INDEXES`, by its own name."""
     index = client.prepare_index_params()
     index.add_index(field, index_name=f"of_{field}", **INDEXES[field][0])
+    client.create_index(name, index, sync=False)
+
+
+def create_json_index(client: MilvusClient, name: str, index_name: str, **params: str) -> None:
+    """An index of documents."""
+    index = client.prepare_index_params()
+    index.add_index("doc", index_name=index_name, index_type="AUTOINDEX", params=params)
     client.create_index(name, index, sync=False)
 
 
@@ -169,6 +176,41 @@ def test_an_index_of_a_loaded_collection_serves_at_once_and_goes(counted: Counte
         lambda: not counted.uses_index(lambda: ids(client, "rows", fresh("number < 20"))),
     )
     assert ids(client, "rows", fresh("number < 20")) == expected["number"]
+
+
+def test_whole_documents_are_indexed(counted: Counted, client: MilvusClient) -> None:
+    fill(client, "whole")
+    filters = ('doc["of"]["group"] == "g7"', 'doc["n"] in [3, 5]', 'exists doc["of"]["none"]', 'doc["none"] > 1')
+    expected = [ids(client, "whole", filter) for filter in filters]
+    assert list(map(len, expected)) == [ROWS // 50, 2 * ROWS // 400, 0, 0]
+    create_json_index(client, "whole", "of_doc", json_path="doc", json_cast_type="JSON")
+    wait_for("the index", lambda: is_finished(client, "whole", "doc"))
+    for filter, keys in zip(filters, expected, strict=True):
+        wait_for(filter, lambda text=filter: counted.uses_index(lambda: ids(client, "whole", fresh(text))))
+        assert ids(client, "whole", fresh(filter)) == keys
+
+
+def test_strings_are_cast_to_numbers_where_an_index_says_so(counted: Counted, client: MilvusClient) -> None:
+    """As with Milvus the definition changes what is found; here it does so at once, indexed yet or not."""
+    fill(client, "cast")
+    filter = 'doc["price"] > 398.5'
+    dear = [number for number in range(ROWS) if number % 400 == 399]
+    assert ids(client, "cast", filter) == []
+    create_json_index(
+        client, "cast", "of_doc",
+        json_path="doc['price']", json_cast_type="DOUBLE", json_cast_function="STRING_TO_DOUBLE",
+    )  # fmt: skip
+    assert ids(client, "cast", filter) == dear
+    wait_for("the index", lambda: is_finished(client, "cast", "doc"))
+    wait_for("its use", lambda: counted.uses_index(lambda: ids(client, "cast", fresh(filter))))
+    assert ids(client, "cast", fresh(filter)) == dear
+    assert ids(client, "cast", 'doc["price"] == "399.5"') == dear
+    client.insert("cast", [row(ROWS + 399)])
+    assert ids(client, "cast", filter) == [*dear, ROWS + 399]
+    assert client.delete("cast", filter=f"{filter} and id >= {ROWS}")["delete_count"] == 1
+    assert ids(client, "cast", fresh(filter)) == dear
+    client.drop_index("cast", "of_doc")
+    assert ids(client, "cast", fresh(filter)) == []
 
 
 def test_a_kill_during_builds_loses_nothing(tmp_path: Path) -> None:

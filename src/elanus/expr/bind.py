@@ -42,6 +42,7 @@ from elanus.expr.tree import (
     negate,
 )
 from elanus.model.columns import NUMPY_DTYPES
+from elanus.model.index import CastPath
 from elanus.model.schema import CollectionSchema
 from elanus.model.types import DataType
 
@@ -52,11 +53,13 @@ _BLANKS: Final = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\s+""")
 
 
 class Context(NamedTuple):
-    """What a text is bound against; `zone` is that of ISO literals without an offset."""
+    """What a text is bound against; `zone` is that of ISO literals without an offset, `casts` are the paths whose
+    strings are compared as the numbers that they spell."""
 
     schema: CollectionSchema
     templates: Mapping[str, object]
     zone: tzinfo
+    casts: tuple[CastPath, ...] = ()
 
 
 def bind(node: syntax.Node, text: str, context: Context) -> Term:
@@ -69,7 +72,7 @@ class _Binder:
 
     def __init__(self, text: str, context: Context) -> None:
         self._text = text
-        self.names = Names(context.schema)
+        self.names = Names(context.schema, context.casts)
         self._templates = context.templates
         self._zone = context.zone
         self._depth = 0

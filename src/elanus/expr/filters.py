@@ -18,6 +18,7 @@ from elanus.expr.syntax import Node
 from elanus.expr.terms import Constant, Predicate, Term, label, require_unicode
 from elanus.expr.timestamps import zone_of
 from elanus.expr.tree import Always, And, Compare, Filter, InSet, Operand, OperandKind, Tree, operands
+from elanus.model.index import CastPath
 from elanus.model.schema import CollectionSchema
 
 MEMO_ENTRIES_MAX: Final = 1024
@@ -30,15 +31,23 @@ class _Request:
     """A filter to be bound. Equal ones have the same outcome: the very schema (which the memo keeps alive, so that its
     identity is not used again), the same text, zone and template values."""
 
-    __slots__ = ("hash", "key", "schema", "templates", "text", "timezone")
+    __slots__ = ("casts", "hash", "key", "schema", "templates", "text", "timezone")
 
-    def __init__(self, text: str, schema: CollectionSchema, templates: Mapping[str, object], timezone: str) -> None:
+    def __init__(
+        self,
+        text: str,
+        schema: CollectionSchema,
+        templates: Mapping[str, object],
+        timezone: str,
+        casts: tuple[CastPath, ...],
+    ) -> None:
         self.text = text
         self.schema = schema
         self.templates = templates
         self.timezone = timezone
+        self.casts = casts
         self.key = template_key(templates)
-        self.hash = hash((text, id(schema), timezone, self.key))
+        self.hash = hash((text, id(schema), timezone, casts, self.key))
 
     def __hash__(self) -> int:
         return self.hash
@@ -47,19 +56,24 @@ class _Request:
         return (
             isinstance(other, _Request)
             and self.schema is other.schema
-            and (self.text, self.timezone, self.key) == (other.text, other.timezone, other.key)
+            and (self.text, self.timezone, self.casts, self.key) == (other.text, other.timezone, other.casts, other.key)
         )
 
 
 def parse_filter(
-    text: str, schema: CollectionSchema, templates: Mapping[str, object] | None = None, timezone: str = "UTC"
+    text: str,
+    schema: CollectionSchema,
+    templates: Mapping[str, object] | None = None,
+    timezone: str = "UTC",
+    casts: tuple[CastPath, ...] = (),
 ) -> Filter:
     """Parse, bind and type `text`; blank text matches every row. Raises FilterError.
 
     `templates` maps names to bool, int, float, str or lists (or NumPy arrays) of those. `timezone` is the IANA zone of
-    ISO literals without an offset. Filters and, for other template values, parse trees are kept.
+    ISO literals without an offset. At the paths of `casts` strings are compared as the numbers that they spell. Filters
+    and, for other template values, parse trees are kept.
     """
-    request = _Request(text, schema, templates or {}, timezone)
+    request = _Request(text, schema, templates or {}, timezone, casts)
     if len(text) + len(request.key) > MEMO_TEXT_CHARACTERS_MAX:
         return _bound(request)
     return kept_filter(request)
@@ -80,13 +94,14 @@ def parsed_tree(text: str) -> Node | None:
 def _bound(request: _Request) -> Filter:
     text, schema = request.text, request.schema
     zone = zone_of(request.timezone)
-    identity = f"{schema.name}\0{schema.version}\0{request.timezone}\0{text}\0" + request.key.decode("latin-1")
+    identity = f"{schema.name}\0{schema.version}\0{request.timezone}\0{request.casts}\0{text}\0"
+    identity += request.key.decode("latin-1")
     try:
         require_unicode(text)
         node = parsed_tree(text) if len(text) <= MEMO_TEXT_CHARACTERS_MAX else parse(text)
         if node is None:
             return Filter(text, None, frozenset(), identity)
-        term = bind(node, text, Context(schema, request.templates, zone))
+        term = bind(node, text, Context(schema, request.templates, zone, request.casts))
     except UnknownFunctionError:
         raise
     except FilterError as error:

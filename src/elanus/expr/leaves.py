@@ -99,8 +99,12 @@ def _present(mask: Mask, loaded: _Loaded) -> Truth:
     return Truth(mask if loaded.present is None else mask & loaded.present, loaded.known)
 
 
-def _json(operand: Operand, scope: Scope, *, texts: bool) -> tuple[shred.Shred, Mask | None]:
-    return shred.scalars(scope, operand.field_id, operand.path, texts=texts), _valid(operand, scope)
+def _json(operand: Operand, scope: Scope, constant: Any) -> tuple[shred.Shred, Mask | None]:
+    """The values as they are compared with this constant or set; None: as they stand."""
+    texts = isinstance(constant, str | StringSet)
+    numbers = operand.numeric_texts and (is_number(constant) or isinstance(constant, NumberSet))
+    values = shred.scalars(scope, operand.field_id, operand.path, texts=texts, numeric_texts=numbers)
+    return values, _valid(operand, scope)
 
 
 def _valid(operand: Operand, scope: Scope) -> Mask | None:
@@ -113,7 +117,7 @@ def _compare(leaf: Compare, scope: Scope) -> Truth:
     if operand.kind is OperandKind.JSON:
         if isinstance(leaf.value, list):
             return _compare_json_list(leaf, scope)
-        values, known = _json(operand, scope, texts=isinstance(leaf.value, str))
+        values, known = _json(operand, scope, leaf.value)
         if leaf.operator == "!=":
             return Truth(~_json_compare(values, "==", leaf.value), known)
         return Truth(_json_compare(values, leaf.operator, leaf.value), known)
@@ -184,7 +188,7 @@ def _between(leaf: Between, scope: Scope) -> Truth:
     first = ">=" if leaf.lower_inclusive else ">"
     second = "<=" if leaf.upper_inclusive else "<"
     if leaf.operand.kind is OperandKind.JSON:
-        values, known = _json(leaf.operand, scope, texts=isinstance(leaf.lower, str))
+        values, known = _json(leaf.operand, scope, leaf.lower)
         return Truth(_json_compare(values, first, leaf.lower) & _json_compare(values, second, leaf.upper), known)
     if scope.is_sorted_by(leaf.operand.field_id):
         lower = _compare(Compare(leaf.operand, first, leaf.lower), scope)
@@ -199,7 +203,7 @@ def _between(leaf: Between, scope: Scope) -> Truth:
 def _in_set(leaf: InSet, scope: Scope) -> Truth:
     operand, wanted = leaf.operand, leaf.values
     if operand.kind is OperandKind.JSON:
-        values, known = _json(operand, scope, texts=isinstance(wanted, StringSet))
+        values, known = _json(operand, scope, wanted)
         return Truth(_json_in_set(values, wanted), known)
     if operand.is_array:
         return Truth(scope.full(False), scope.column(operand.field_id).valid)
@@ -227,7 +231,7 @@ def _json_in_set(values: shred.Shred, wanted: NumberSet | StringSet | BoolSet) -
 
 def _like(leaf: Like, scope: Scope) -> Truth:
     if leaf.operand.kind is OperandKind.JSON:
-        values, known = _json(leaf.operand, scope, texts=True)
+        values, known = _json(leaf.operand, scope, leaf.pattern.text)
         return Truth((values.kinds == shred.STRING) & leaf.pattern.matches(values.strings), known)
     loaded = _load(leaf.operand, scope)
     return _present(leaf.pattern.matches(loaded.values), loaded)
@@ -247,7 +251,7 @@ def _shapes(operand: Operand, scope: Scope) -> Shapes:
 
 
 def _exists(leaf: Exists, scope: Scope) -> Truth:
-    values, known = _json(leaf.operand, scope, texts=False)
+    values, known = _json(leaf.operand, scope, None)
     return Truth(values.solid if known is None else values.solid & known, None)
 
 
@@ -320,7 +324,7 @@ def _arithmetic(leaf: Arithmetic, scope: Scope) -> Truth:
 
 def _arithmetic_json(leaf: Arithmetic, scope: Scope) -> Truth:
     """Stored integers stay integers only if both constants are; everything else is double."""
-    values, known = _json(leaf.operand, scope, texts=False)
+    values, known = _json(leaf.operand, scope, leaf.constant)
     symbol = "==" if leaf.operator == "!=" else leaf.operator
     whole = isinstance(leaf.constant, int) and isinstance(leaf.value, int)
     numbers = values.numbers

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, compress
 from typing import Any, Final
@@ -53,6 +53,9 @@ _CODES: Final[dict[type, int]] = {
     dict: OBJECT,
 }
 _INT64_LIMIT: Final = 1 << 63
+_BLANKS: Final = " \t\r\n"
+_NUMBER: Final = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+"""As JSON spells numbers."""
 
 Path = tuple[PathStep, ...]
 
@@ -114,18 +117,37 @@ class ListShred:
         return ListShred(self.is_list[rows], self.is_missing[rows], offsets, self.elements.take(places))
 
 
-def scalars(scope: Scope, field_id: int, path: Path, *, texts: bool) -> Shred:
-    """The values at `path`, from the source's cache where it has one; `strings` may be empty unless `texts`."""
+def scalars(scope: Scope, field_id: int, path: Path, *, texts: bool, numeric_texts: bool = False) -> Shred:
+    """The values at `path`, from the source's cache where it has one; `strings` may be empty unless `texts`. With
+    `numeric_texts` those of `with_numbers`."""
+
+    def made(column: Column) -> Shred:
+        found = shred_column(column, path)
+        return with_numbers(found) if numeric_texts else found
+
     if not isinstance(scope.source, ShredSource):
-        return shred_column(scope.column(field_id), path)
-    key = (field_id, path, "scalars")
+        return made(scope.column(field_id))
+    key = (field_id, path, "numbers" if numeric_texts else "scalars")
     shred = scope.source.shreds.get(key, Shred)
     if shred is None:
         if not _is_worth_keeping(scope):
-            return shred_column(scope.column(field_id), path)
-        shred = shred_column(scope.source.column(field_id), path)
+            return made(scope.column(field_id))
+        shred = made(scope.source.column(field_id))
         scope.source.shreds.put(key, shred)
     return shred if scope.rows is None else shred.take(scope.rows, texts=texts)
+
+
+def with_numbers(found: Shred) -> Shred:
+    """The values with every string that spells a number as that double; blanks around it do not matter."""
+    rows = np.flatnonzero(found.kinds == STRING)
+    texts = pc.utf8_trim(take_values(found.strings, rows), _BLANKS)
+    spelled = np.asarray(pc.match_substring_regex(texts, _NUMBER).to_numpy(zero_copy_only=False), np.bool_)
+    if not spelled.any():
+        return found
+    kinds, numbers = found.kinds.copy(), found.numbers.copy()
+    kinds[rows[spelled]] = FLOAT
+    numbers[rows[spelled]] = pc.cast(texts.filter(pa.array(spelled)), pa.float64())
+    return replace(found, kinds=kinds, numbers=numbers)
 
 
 def lists(scope: Scope, field_id: int, path: Path) -> ListShred:
@@ -215,13 +237,13 @@ def _completed(found: Shred, rows: Rows, rest: Shred) -> Shred:
 
 def decoded_column(column: Column, path: Path) -> Shred:
     """The values at `path`, every document decoded."""
-    blocks = [_classify(_leaves(block, path)) for block in _blocks(column)]
+    blocks = [classified(decoded_values(block, path)) for block in _blocks(column)]
     return blocks[0] if len(blocks) == 1 else _concatenate(blocks)
 
 
 def shred_lists(column: Column, path: Path) -> ListShred:
     """Decode the arrays at `path` of a JSON column."""
-    parts = [_classify_lists(_leaves(block, path)) for block in _blocks(column)]
+    parts = [classified_lists(decoded_values(block, path)) for block in _blocks(column)]
     lengths = np.concatenate([np.diff(part.offsets) for part in parts])
     return ListShred(
         np.concatenate([part.is_list for part in parts]),
@@ -248,7 +270,7 @@ def _concatenate(blocks: Sequence[Shred]) -> Shred:
     )
 
 
-def _leaves(column: Column, path: Path) -> list[Any]:
+def decoded_values(column: Column, path: Path) -> list[Any]:
     """The value at `path` of each row as msgspec decodes it; None where it is missing or null."""
     if len(column) == 0:
         return []
@@ -329,7 +351,8 @@ def _printable(value: Any) -> Any:
     return value
 
 
-def _classify(values: list[Any]) -> Shred:
+def classified(values: list[Any]) -> Shred:
+    """Decoded values as columns."""
     count = len(values)
     kinds = _kinds(values)
     integers, numbers = np.zeros(count, np.int64), np.zeros(count, np.float64)
@@ -402,7 +425,8 @@ def _is_solid(value: Any) -> bool:
     return False
 
 
-def _classify_lists(values: list[Any]) -> ListShred:
+def classified_lists(values: list[Any]) -> ListShred:
+    """Decoded values as lists, where they are."""
     count = len(values)
     is_list = np.fromiter((type(value) is list for value in values), np.bool_, count)
     is_missing = np.fromiter((value is None or value is msgspec.UNSET for value in values), np.bool_, count)
@@ -410,7 +434,7 @@ def _classify_lists(values: list[Any]) -> ListShred:
     lengths = np.zeros(count, np.int64)
     lengths[is_list] = [len(array) for array in arrays]
     flat = list(chain.from_iterable(arrays))
-    shred = _classify(flat)
+    shred = classified(flat)
     nested = shred.kinds == LIST
     texts = [canonical(value) if type(value) is list else "" for value in flat] if nested.any() else flat
     elements = Shred(

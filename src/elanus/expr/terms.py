@@ -5,7 +5,7 @@ A term is a constant, an operand (one value per row), arithmetic on an operand, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -17,6 +17,7 @@ from elanus.expr.errors import FilterError
 from elanus.expr.lexer import INT64_MAX, INT64_MIN
 from elanus.expr.timestamps import Interval
 from elanus.expr.tree import MatchElements, Operand, OperandKind, Tree
+from elanus.model.index import CastPath
 from elanus.model.schema import DYNAMIC_FIELD_NAME, CollectionSchema, FieldSchema
 from elanus.model.types import DataType
 
@@ -99,9 +100,11 @@ def label(term: Term) -> str:
 class Names:
     """Resolves identifiers against one schema."""
 
-    __slots__ = ("_dynamic", "_fields", "_structs")
+    __slots__ = ("_casts", "_dynamic", "_fields", "_structs")
 
-    def __init__(self, schema: CollectionSchema) -> None:
+    def __init__(self, schema: CollectionSchema, casts: Sequence[CastPath] = ()) -> None:
+        """`casts`: paths whose strings are compared as the numbers that they spell."""
+        self._casts = frozenset((cast.field_id, cast.path) for cast in casts)
         self._fields = {field.name: field for field in schema.fields}
         self._structs = frozenset(struct.name for struct in schema.structs)
         self._dynamic = schema.dynamic
@@ -110,11 +113,16 @@ class Names:
         """The operand a name stands for; an undeclared one is a key of the dynamic field, where there is one."""
         field = self._fields.get(node.name)
         if field is not None:
-            return _declared(field, node, text)
+            return self._cast(_declared(field, node, text))
         if self._dynamic is None:
             raise FilterError(_NO_NULL if node.name in _NULL_WORDS else f"field {node.name} not exist")
         path = node.path if node.name == DYNAMIC_FIELD_NAME else (node.name, *node.path)
-        return Operand(OperandKind.JSON, self._dynamic.field_id, node.name, DataType.JSON, path=path)
+        return self._cast(Operand(OperandKind.JSON, self._dynamic.field_id, node.name, DataType.JSON, path=path))
+
+    def _cast(self, operand: Operand) -> Operand:
+        if (operand.field_id, operand.path) not in self._casts:
+            return operand
+        return msgspec.structs.replace(operand, numeric_texts=True)
 
     def is_struct(self, name: str) -> bool:
         """Whether this is a struct array."""

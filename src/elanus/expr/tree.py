@@ -31,7 +31,10 @@ class OperandKind(Enum):
 
 
 class Operand(msgspec.Struct, frozen=True):
-    """A named thing with one value per row: a field, one element of an ARRAY field, or a path in a JSON field."""
+    """A named thing with one value per row: a field, one element of an ARRAY field, or a path in a JSON field.
+
+    `numeric_texts`: strings at the path that spell a number are that number where numbers are compared.
+    """
 
     kind: OperandKind
     field_id: int
@@ -41,6 +44,7 @@ class Operand(msgspec.Struct, frozen=True):
     path: tuple[PathStep, ...] = ()
     index: int = 0
     is_primary: bool = False
+    numeric_texts: bool = False
 
     @property
     def value_type(self) -> DataType:

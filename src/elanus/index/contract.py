@@ -63,8 +63,7 @@ class RowMask:
 class ResolvedIndex(msgspec.Struct, frozen=True):
     """The concrete index behind a definition: AUTOINDEX replaced, defaults filled in.
 
-    `needs_file` is False where nothing is built: FLAT scans the vector column, some JSON indexes are answered by the
-    filter's own scan of their column.
+    `needs_file` is False where nothing is built: FLAT scans the vector column.
     """
 
     index_type: str

@@ -34,7 +34,7 @@ from elanus.index.ivf_sq8 import IvfSq8
 from elanus.index.lists import ListIndex, build_lists, is_of_lists
 from elanus.index.multi import MULTI_METRICS, MultiVectors
 from elanus.index.parameters import NumberParameter
-from elanus.index.scalar import SCALAR_TYPES, indexed_values
+from elanus.index.scalar import SCALAR_TYPES
 from elanus.index.scalars.contract import ScalarIndex
 from elanus.index.scann import Scann
 from elanus.index.sparse_index import SparseInverted, SparseWand
@@ -172,7 +172,7 @@ def build_scalar(definition: IndexDefinition, field: FieldSchema, column: Column
     """The index file of a scalar column, as parts to be written one after the other. IndexBuildError as of `build`."""
     kind = _SCALARS[resolve(definition.params, field).index_type]
     try:
-        return kind.build(indexed_values(definition, field, column), definition.params)
+        return kind.build(definition, field, column)
     except ElanusError:
         raise
     except Exception as error:

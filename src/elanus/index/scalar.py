@@ -2,7 +2,8 @@
 
 Few structures stand behind the names: most are distinct values in order with the rows that hold each
 (`scalars.keyed`). A filter is answered with the same rows by a scan of the column, so that an index is a promise about
-speed alone; JSON documents as a whole (cast JSON) and casts of texts to numbers, which no filter asks for, have none.
+speed alone. One thing a definition says of rows, indexed or not: with a cast function strings that spell numbers are
+compared as these (`model.index.CastPath`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from elanus.index.declaration import Declaration
 from elanus.index.errors import IndexParameterError
 from elanus.index.scalars.boxes import BoxIndex, box_file
 from elanus.index.scalars.contract import Indexed, ScalarIndex
+from elanus.index.scalars.documents import DocumentIndex, document_file
+from elanus.index.scalars.file import is_of_documents
 from elanus.index.scalars.grams import GramIndex, gram_file
 from elanus.index.scalars.keyed import KeyedIndex, keyed_file
 from elanus.index.scalars.values import JSON_TYPES, LIST_PREFIX, Cast, column_values, path_values
@@ -24,6 +27,8 @@ from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType
 
 CAST_TYPES: Final = frozenset({"BOOL", "DOUBLE", "VARCHAR", "ARRAY_BOOL", "ARRAY_DOUBLE", "ARRAY_VARCHAR", "JSON"})
+WHOLE: Final = "JSON"
+"""The cast of an index of all that stands beneath a path."""
 CAST_FUNCTIONS: Final = {"STRING_TO_DOUBLE": "DOUBLE"}
 INTEGERS: Final = frozenset({DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64})
 NUMBERS: Final = INTEGERS | {DataType.FLOAT, DataType.DOUBLE}
@@ -34,13 +39,11 @@ class ScalarType(Declaration):
 
     def resolve(self, params: Mapping[str, str], field: FieldSchema) -> ResolvedIndex:
         """See the module's head."""
-        return ResolvedIndex(
-            self.name, None, {}, needs_file=field.data_type is not DataType.JSON or _has_values(params)
-        )
+        return ResolvedIndex(self.name, None, {}, needs_file=True)
 
-    def build(self, indexed: Indexed, params: Mapping[str, str]) -> Sequence[memoryview]:
-        """The file, as consecutive parts; `params` are the definition's."""
-        return keyed_file(self.name, indexed)
+    def build(self, definition: IndexDefinition, field: FieldSchema, column: Column) -> Sequence[memoryview]:
+        """The file, as consecutive parts."""
+        return keyed_file(self.name, indexed_values(definition, field, column))
 
     def load(self, data: memoryview) -> ScalarIndex:
         """Open a file without copying it; `data` must stay unchanged and is kept alive."""
@@ -64,6 +67,16 @@ class Inverted(ScalarType):
                 "invalid parameter[expected=valid index params][actual=invalid index params]"
             )
 
+    def build(self, definition: IndexDefinition, field: FieldSchema, column: Column) -> Sequence[memoryview]:
+        """Documents are laid flat."""
+        if field.data_type is DataType.JSON and _cast_name(definition) == WHOLE:
+            return document_file(self.name, column, definition.document_path(field))
+        return super().build(definition, field, column)
+
+    def load(self, data: memoryview) -> ScalarIndex:
+        """Of either."""
+        return DocumentIndex(data) if is_of_documents(data) else KeyedIndex(data)
+
 
 class Bitmap(ScalarType):
     """BITMAP: few distinct values, never the primary key."""
@@ -78,9 +91,9 @@ class Bitmap(ScalarType):
         if _value_type(field) not in self._elements:
             raise IndexParameterError("bitmap index are only supported on bool, int, string and array field")
 
-    def build(self, indexed: Indexed, params: Mapping[str, str]) -> Sequence[memoryview]:
+    def build(self, definition: IndexDefinition, field: FieldSchema, column: Column) -> Sequence[memoryview]:
         """A bit for each row and value; lists of rows where values are many."""
-        return keyed_file(self.name, indexed, has_bitmaps=True)
+        return keyed_file(self.name, indexed_values(definition, field, column), has_bitmaps=True)
 
 
 class Sorted(ScalarType):
@@ -131,9 +144,10 @@ class Ngram(ScalarType):
                 f"invalid min_gram or max_gram value for Ngram index, min_gram: {low}, max_gram: {high}"
             )
 
-    def build(self, indexed: Indexed, params: Mapping[str, str]) -> Sequence[memoryview]:
+    def build(self, definition: IndexDefinition, field: FieldSchema, column: Column) -> Sequence[memoryview]:
         """Distinct texts and their grams."""
-        return gram_file(self.name, indexed, [int(params[name]) for name in ("min_gram", "max_gram")])
+        lengths = [int(definition.params[name]) for name in ("min_gram", "max_gram")]
+        return gram_file(self.name, indexed_values(definition, field, column), lengths)
 
     def load(self, data: memoryview) -> ScalarIndex:
         """Of those."""
@@ -150,9 +164,9 @@ class RTree(ScalarType):
         if field.data_type is not DataType.GEOMETRY:
             raise IndexParameterError(f"RTREE index can only be built on geometry field, got {field.data_type.label}")
 
-    def build(self, indexed: Indexed, params: Mapping[str, str]) -> Sequence[memoryview]:
+    def build(self, definition: IndexDefinition, field: FieldSchema, column: Column) -> Sequence[memoryview]:
         """A tree of bounding boxes."""
-        return box_file(self.name, indexed)
+        return box_file(self.name, indexed_values(definition, field, column))
 
     def load(self, data: memoryview) -> ScalarIndex:
         """Of that tree."""
@@ -185,17 +199,14 @@ def indexed_values(definition: IndexDefinition, field: FieldSchema, column: Colu
     """What of a column such an index holds."""
     if field.data_type is not DataType.JSON:
         return column_values(column, field)
-    steps = definition.steps
-    path = steps[1:] if steps[0] == field.name or not field.is_dynamic else steps
-    name = definition.params["json_cast_type"].upper()
-    return path_values(
-        column, Cast(path, JSON_TYPES[name.removeprefix(LIST_PREFIX)], is_list=name.startswith(LIST_PREFIX))
-    )
+    name = _cast_name(definition)
+    kind = JSON_TYPES[name.removeprefix(LIST_PREFIX)]
+    path = definition.document_path(field)
+    return path_values(column, Cast(path, kind, name.startswith(LIST_PREFIX), definition.casts_texts))
 
 
-def _has_values(params: Mapping[str, str]) -> bool:
-    """Whether a JSON path index holds values that filters ask for."""
-    return params["json_cast_type"].upper() != "JSON" and "json_cast_function" not in params
+def _cast_name(definition: IndexDefinition) -> str:
+    return definition.params["json_cast_type"].upper()
 
 
 def _value_type(field: FieldSchema) -> DataType:

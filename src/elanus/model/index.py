@@ -13,8 +13,10 @@ from typing import Final
 import msgspec
 
 from elanus.model.errors import RequestError
+from elanus.model.schema import FieldSchema
 
 JSON_PATH: Final = "json_path"
+CAST_FUNCTION: Final = "json_cast_function"
 MMAP: Final = "mmap.enabled"
 _NAME: Final = re.compile(r"(?:[A-Za-z_]\w*|\$meta)", re.ASCII)
 _STEP: Final = re.compile(r"""\[\s*(?:"([^"]*)"|'([^']*)'|(\d+))\s*\]""", re.ASCII)
@@ -52,6 +54,13 @@ def path_in(params: Mapping[str, str], field_name: str) -> tuple[str, ...]:
     return parse_path(params[JSON_PATH]) if JSON_PATH in params else (field_name,)
 
 
+class CastPath(msgspec.Struct, frozen=True):
+    """A path in a JSON field whose strings are compared as the numbers that they spell."""
+
+    field_id: int
+    path: tuple[str | int, ...]
+
+
 class IndexDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
     """`params` holds every user parameter as given (strings), `index_type` and `metric_type` included."""
 
@@ -70,6 +79,15 @@ class IndexDefinition(msgspec.Struct, frozen=True, omit_defaults=True):
     def steps(self) -> tuple[str | int, ...]:
         """The same as keys and positions, the name first."""
         return parse_steps(self.params[JSON_PATH]) if JSON_PATH in self.params else (self.field_name,)
+
+    def document_path(self, field: FieldSchema) -> tuple[str | int, ...]:
+        """Where in the documents of its JSON field the index looks."""
+        return self.steps[1:] if self.steps[0] == field.name or not field.is_dynamic else self.steps
+
+    @property
+    def casts_texts(self) -> bool:
+        """Whether it makes numbers of strings that spell them."""
+        return CAST_FUNCTION in self.params
 
     @property
     def index_type(self) -> str:

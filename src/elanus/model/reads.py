@@ -9,6 +9,7 @@ import numpy as np
 
 from elanus.model.channel import ORIGIN, Position
 from elanus.model.columns import Column
+from elanus.model.index import CastPath
 from elanus.model.segment import FileRef
 from elanus.model.types import ConsistencyLevel, DataType
 
@@ -100,6 +101,8 @@ class ShardRead(msgspec.Struct, frozen=True, kw_only=True):
     templates: dict[str, Any] = {}
     timezone: str = "UTC"
     """Of times in the filter that name no offset."""
+    casts: tuple[CastPath, ...] = ()
+    """At these paths strings are compared as the numbers that they spell."""
     vector: VectorQuery | None = None
     limit: int = -1
     count_only: bool = False

@@ -118,8 +118,8 @@ class Execution:
         """The best k hits of each query over all readers, each key once."""
         assert read.vector is not None
         vector = _as_searched(read.vector, schema)
-        filter_ = parse_filter(read.filter, schema, read.templates, read.timezone)
-        boosts = _boost_filters(vector, schema, read.timezone)
+        filter_ = parse_filter(read.filter, schema, read.templates, read.timezone, read.casts)
+        boosts = _boost_filters(vector, schema, read)
         parts: list[Hits] = []
         await self._make_masks(readers, filter_)
         for reader in readers:
@@ -211,7 +211,7 @@ class Execution:
         self, readers: Sequence[Reader], read: ShardRead, schema: CollectionSchema, visibility: Visibility
     ) -> Found:
         """Matching rows in key order, at most `read.limit`, or their number."""
-        filter_ = parse_filter(read.filter, schema, read.templates, read.timezone)
+        filter_ = parse_filter(read.filter, schema, read.templates, read.timezone, read.casts)
         if primary_key_values(filter_, schema) is None:
             await self._make_masks(readers, filter_)
         parts = [self._query_one(reader, read, filter_, schema, visibility) for reader in readers]
@@ -267,10 +267,12 @@ def _among_groups(reader: Reader, vector: VectorQuery, mask: RowMask | None) -> 
     return RowMask.of(keep)
 
 
-def _boost_filters(vector: VectorQuery, schema: CollectionSchema, timezone: str) -> Sequence[Filter]:
+def _boost_filters(vector: VectorQuery, schema: CollectionSchema, read: ShardRead) -> Sequence[Filter]:
     if vector.boosting is None:
         return ()
-    return [parse_filter(boost.filter, schema, timezone=timezone) for boost in vector.boosting.boosts]
+    return [
+        parse_filter(boost.filter, schema, timezone=read.timezone, casts=read.casts) for boost in vector.boosting.boosts
+    ]
 
 
 def _lists(reader: Reader, vector: VectorQuery) -> MultiVectors | None:

@@ -24,8 +24,8 @@ class Indexed:
     """What of a column is indexed: value i is of row `owners[i]`, ascending.
 
     `value_type` is the type of one value; `is_list`: a row may own many. `path` is where in a JSON document they stand,
-    None of other fields. `valid`: the rows whose field is not NULL (None: all). `solid`: the rows where EXISTS holds,
-    of JSON paths.
+    None of other fields; `numeric_texts`: strings that spell numbers are among them as these. `valid`: the rows whose
+    field is not NULL (None: all). `solid`: the rows where EXISTS holds, of JSON paths.
     """
 
     row_count: int
@@ -34,6 +34,7 @@ class Indexed:
     owners: Rows
     is_list: bool = False
     path: Path | None = None
+    numeric_texts: bool = False
     valid: Mask | None = None
     solid: Mask | None = None
 

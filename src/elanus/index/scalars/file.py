@@ -21,29 +21,49 @@ VALID: Final = "valid"
 SOLID: Final = "solid"
 
 
+class DocumentPath(msgspec.Struct, frozen=True):
+    """A path in an index of documents. Of each section of values the keys that stand there, from and to, and so of the
+    rows where EXISTS holds of something else."""
+
+    path: Path
+    spans: tuple[tuple[int, int], ...]
+
+
 class ScalarTrailer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a scalar index file holds; see `contract.Indexed`. `gram_lengths`: bytes of the grams that have postings.
-    `level_count`: levels of a tree of boxes."""
+    `level_count`: levels of a tree of boxes. `is_documents`: of all that stands beneath `path`; `paths` are
+    those that it knows, and with `knows_all` there is nothing at others."""
 
     index_type: str
     row_count: int
     value_type: int
     is_list: bool = False
     path: Path | None = None
+    numeric_texts: bool = False
     gram_lengths: tuple[int, ...] = ()
     level_count: int = 0
+    is_documents: bool = False
+    paths: tuple[DocumentPath, ...] = ()
+    knows_all: bool = False
     sections: dict[str, Section] = {}
 
 
 def trailer_of(index_type: str, indexed: Indexed) -> ScalarTrailer:
     """What every kind says."""
-    return ScalarTrailer(index_type, indexed.row_count, int(indexed.value_type), indexed.is_list, indexed.path)
+    return ScalarTrailer(
+        index_type, indexed.row_count, int(indexed.value_type), indexed.is_list, indexed.path, indexed.numeric_texts
+    )
 
 
 def written(arrays: Mapping[str, npt.NDArray[Any]], trailer: ScalarTrailer, indexed: Indexed) -> Sequence[memoryview]:
     """The parts of the file, with the rows that have a value."""
     masks = {name: mask for name, mask in ((VALID, indexed.valid), (SOLID, indexed.solid)) if mask is not None}
     return write_arrays({**arrays, **{name: packed(mask) for name, mask in masks.items()}}, trailer, MAGIC)
+
+
+def is_of_documents(data: memoryview) -> bool:
+    """Whether a file is that of an index of documents. `CorruptedError` if it is not one of ours."""
+    return read_trailer_as(data, ScalarTrailer, MAGIC).is_documents
 
 
 class MappedFile:

@@ -9,6 +9,7 @@ longer ones it can have. Milvus's grams are of characters; texts that pass are t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from typing import Any, Final
@@ -18,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from elanus.base.pieces import repeated
+from elanus.expr.arrays import take_values
 from elanus.expr.indexed import Lookup
 from elanus.expr.like import LikePattern, LikeShape
+from elanus.index.scalars.answers import KeyAnswers
 from elanus.index.scalars.contract import Indexed
 from elanus.index.scalars.file import MappedFile, trailer_of, value_arrays, written
 from elanus.index.scalars.holders import Groups, grouped, joined
@@ -110,25 +113,46 @@ def _numbers(data: npt.NDArray[np.uint8], starts: Rows, length: int) -> npt.NDAr
     return numbers
 
 
-class GramIndex(KeyedIndex):
-    """A mapped file of `gram_file`."""
+@dataclass(frozen=True, slots=True)
+class GramAnswers(KeyAnswers):
+    """`file` holds the grams."""
+
+    file: MappedFile
 
     def matching(self, pattern: LikePattern) -> Lookup:
         """The rows whose text passes: looked at are the texts that hold the pattern's grams, where it has some."""
         text = pattern.text.encode()
-        length = max((one for one in self.trailer.gram_lengths if one <= len(text)), default=0)
+        length = max((one for one in self.file.trailer.gram_lengths if one <= len(text)), default=0)
         if not length or pattern.shape not in (LikeShape.INFIX, LikeShape.SUFFIX):
-            return super().matching(pattern)
+            return KeyAnswers.matching(self, pattern)
         lists = GramLists(self.file, length, text)
         count = self.row_count
         rows = min(count, lists.count_max * max(1, count // max(1, len(self.keys))))
 
         def mask() -> npt.NDArray[np.bool_]:
             texts = lists.texts()
-            return self.holders.mask(texts[pattern.matches(self.keys.take(texts))])
+            return self.holders.mask(texts[pattern.matches(take_values(self.keys, texts))])
 
         cost = _FIXED_COST + _TEXT_COST * lists.count_max + MASK_COST * count
         return Lookup(self.index_type, cost, rows, mask, self.known)
+
+
+class GramIndex(KeyedIndex):
+    """A mapped file of `gram_file`."""
+
+    def answers(self) -> KeyAnswers:
+        """By the grams too."""
+        keys = super().answers()
+        return GramAnswers(
+            keys.index_type,
+            keys.row_count,
+            keys.value_type,
+            keys.of_json,
+            keys.keys,
+            keys.holders,
+            keys.known,
+            self.file,
+        )
 
 
 class GramLists:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -21,11 +22,12 @@ LIST_PREFIX: Final = "ARRAY_"
 
 
 class Cast(NamedTuple):
-    """What a JSON path index holds."""
+    """What a JSON path index holds; `numeric_texts`: strings that spell a number are among the numbers."""
 
     path: Path
     value_type: DataType
     is_list: bool
+    numeric_texts: bool = False
 
 
 def column_values(column: Column, field: FieldSchema) -> Indexed:
@@ -35,9 +37,11 @@ def column_values(column: Column, field: FieldSchema) -> Indexed:
         view = ListView.of(column.values)
         owners = repeated(np.arange(count), view.lengths)
         kept = None if column.valid is None else column.valid[owners]
-        return _kept(Indexed(count, field.element_type, _flat(view.flat), owners, True, None, column.valid), kept)
+        return _kept(
+            Indexed(count, field.element_type, _flat(view.flat), owners, is_list=True, valid=column.valid), kept
+        )
     return _kept(
-        Indexed(count, field.data_type, _flat(column.values), np.arange(count), False, None, column.valid), column.valid
+        Indexed(count, field.data_type, _flat(column.values), np.arange(count), valid=column.valid), column.valid
     )
 
 
@@ -46,26 +50,33 @@ def path_values(column: Column, cast: Cast) -> Indexed:
     if cast.is_list:
         return _list_values(column, cast)
     found = shred.shred_column(column, cast.path)
+    if cast.numeric_texts:
+        found = shred.with_numbers(found)
     solid = found.solid if column.valid is None else found.solid & column.valid
-    kept = _of_type(found, cast.value_type)
+    kept = of_type(found, cast.value_type)
     if column.valid is not None:
         kept &= column.valid
     owners = np.arange(len(column))
-    values = _shredded(found, cast.value_type)
-    return _kept(Indexed(len(column), cast.value_type, values, owners, False, cast.path, column.valid, solid), kept)
+    values = shredded(found, cast.value_type)
+    indexed = Indexed(
+        len(column), cast.value_type, values, owners, False, cast.path, cast.numeric_texts, column.valid, solid
+    )
+    return _kept(indexed, kept)
 
 
 def _list_values(column: Column, cast: Cast) -> Indexed:
     found = shred.shred_lists(column, cast.path)
     owners = repeated(np.arange(len(column)), np.diff(found.offsets))
-    kept = _of_type(found.elements, cast.value_type)
+    kept = of_type(found.elements, cast.value_type)
     if column.valid is not None:
         kept &= column.valid[owners]
-    values = _shredded(found.elements, cast.value_type)
-    return _kept(Indexed(len(column), cast.value_type, values, owners, True, cast.path, column.valid), kept)
+    values = shredded(found.elements, cast.value_type)
+    indexed = Indexed(len(column), cast.value_type, values, owners, is_list=True, path=cast.path, valid=column.valid)
+    return _kept(indexed, kept)
 
 
-def _of_type(found: shred.Shred, value_type: DataType) -> Mask:
+def of_type(found: shred.Shred, value_type: DataType) -> Mask:
+    """Which of decoded values are of a cast's type."""
     match value_type:
         case DataType.BOOL:
             return np.asarray(found.kinds == shred.BOOL)
@@ -74,7 +85,8 @@ def _of_type(found: shred.Shred, value_type: DataType) -> Mask:
     return np.asarray(found.kinds == shred.STRING)
 
 
-def _shredded(found: shred.Shred, value_type: DataType) -> Values:
+def shredded(found: shred.Shred, value_type: DataType) -> Values:
+    """Decoded values of that type; fillers where they are not."""
     match value_type:
         case DataType.BOOL:
             return found.integers.astype(np.uint8)
@@ -96,16 +108,7 @@ def _kept(indexed: Indexed, kept: Mask | None) -> Indexed:
     if kept is None or kept.all():
         return indexed
     places: Rows = np.flatnonzero(kept)
-    return Indexed(
-        indexed.row_count,
-        indexed.value_type,
-        take_values(values, places),
-        indexed.owners[places],
-        indexed.is_list,
-        indexed.path,
-        indexed.valid,
-        indexed.solid,
-    )
+    return replace(indexed, values=take_values(values, places), owners=indexed.owners[places])
 
 
 def packed(mask: Mask) -> npt.NDArray[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from elanus.model.errors import CollectionNotLoadedError, PartitionNotLoadedError, RequestError
-from elanus.model.index import IndexDefinition
+from elanus.model.index import CastPath, IndexDefinition
 from elanus.model.schema import CollectionSchema, FieldSchema
 from elanus.model.timestamp import compose
 from elanus.nodes.contracts import CollectionView, Shard
@@ -27,6 +27,7 @@ class CollectionEntry:
 
     __slots__ = (
         "allows_given_ids",
+        "casts",
         "collection_id",
         "denied",
         "dynamic",
@@ -61,6 +62,7 @@ class CollectionEntry:
         self.partitions: Mapping[str, int] = {info.name: info.partition_id for info in description.partitions}
         self.shards: Sequence[Shard] = view.shards
         self.indexes: Mapping[int, IndexDefinition] = {index.field_id: index for index in view.indexes}
+        self.casts = _casts(view.indexes, schema)
         self.is_loaded = view.loaded_partition_ids is not None
         loaded = view.loaded_partition_ids or ()
         whole = set(self.partitions.values()) <= set(loaded)
@@ -127,3 +129,11 @@ class UnknownPartitionNameError(RequestError):
 def ttl_ms(properties: Mapping[str, str]) -> int:
     """Time to live in milliseconds; 0 where rows live for ever."""
     return max(int(properties.get(TTL_PROPERTY, "0") or "0"), 0) * 1000
+
+
+def _casts(indexes: Sequence[IndexDefinition], schema: CollectionSchema) -> tuple[CastPath, ...]:
+    """The paths whose strings are compared as numbers: Milvus makes an index with a cast function mean that, and here
+    it means so of rows that are not indexed yet, too."""
+    fields = {field.field_id: field for field in schema.fields}
+    casting = (index for index in indexes if index.casts_texts)
+    return tuple(CastPath(index.field_id, index.document_path(fields[index.field_id])) for index in casting)

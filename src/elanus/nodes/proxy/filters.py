@@ -31,7 +31,7 @@ def checked_filter(
     """The bound filter; `plan` is the word Milvus uses in the refusal. Times without an offset are read in `zone`,
     which is the collection's unless given."""
     try:
-        bound = parse_filter(text, entry.schema, templates, zone or entry.timezone)
+        bound = parse_filter(text, entry.schema, templates, zone or entry.timezone, entry.casts)
     except UnknownFunctionError as error:
         raise RequestError(f"failed to query: Create retrieve plan by expr failed: {error.message}") from None
     except FilterError as error:

@@ -96,6 +96,7 @@ class Writer:
             filter=request.filter,
             templates=request.templates,
             timezone=entry.timezone,
+            casts=entry.casts,
             expire_before=entry.expire_before(self._doors.clock.now_ms()),
         )
         parts = await self._reader.query_shards(entry.shards, read)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from pymilvus import MilvusClient, MilvusException
 
-from elanus.index.registry import is_readable
+from elanus.index.calibrate import POINTS_VERSION
+from elanus.index.registry import file_version, is_readable
 from elanus.meta.manifests import Refused
 from elanus.model.channel import ORIGIN
 from elanus.model.index import IndexDefinition
@@ -26,13 +27,13 @@ from servers import DrillServer
 FIELD = FieldSchema(101, "v", FieldType.FLOAT_VECTOR, type_params={"dim": "8"})
 SCHEMA = CollectionSchema("c", (FieldSchema(100, "id", FieldType.INT64, is_primary=True), FIELD))
 DEFINITION = IndexDefinition(7, "v", 101, "v", {"index_type": "HNSW", "metric_type": "L2"})
-CURRENT = IndexFile(7, 101, "HNSW", "L2", FileRef("new", 1000, 0))
+CURRENT = IndexFile(7, 101, "HNSW", "L2", FileRef("new", 1000, 0), version=file_version("HNSW"))
 OUTDATED = msgspec.structs.replace(CURRENT, version=0, file=FileRef("old", 1000, 0))
 OTHERS = (
     OUTDATED,
     msgspec.structs.replace(CURRENT, version=99),
     msgspec.structs.replace(CURRENT, resolved_type="GONE"),
-    msgspec.structs.replace(CURRENT, resolved_type="SPARSE_INVERTED_INDEX"),
+    msgspec.structs.replace(CURRENT, resolved_type="SPARSE_INVERTED_INDEX", version=1),
 )
 
 
@@ -57,6 +58,23 @@ def test_the_new_file_takes_its_place_once() -> None:
     assert changed.segments[0].indexes == (CURRENT,)
     late = msgspec.structs.replace(CURRENT, file=FileRef("late", 1000, 0))
     assert add_index(1, late, (DEFINITION,))(changed) == changed
+
+
+@pytest.mark.parametrize(
+    "index_type",
+    [
+        *("HNSW", "HNSW_SQ", "HNSW_PQ", "HNSW_PRQ", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "IVF_RABITQ", "SCANN", "DISKANN"),
+        "BIN_IVF_FLAT",
+    ],
+)
+def test_files_whose_effort_was_measured_with_easier_queries_are_built_again(index_type: str) -> None:
+    """Version 1 holds points measured with stored rows alone: by them a filtered search finds less than is promised."""
+    file = IndexFile(7, 101, index_type, "L2", FileRef("first", 1000, 0))
+    assert file.version == 1
+    assert not is_readable(file)
+    definition = msgspec.structs.replace(DEFINITION, params={"index_type": index_type, "metric_type": "L2"})
+    assert needs_index(segment(file), definition, SCHEMA)
+    assert not needs_index(segment(msgspec.structs.replace(file, version=POINTS_VERSION)), definition, SCHEMA)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from elanus.base.errors import check
 from elanus.base.limits import KIB
 from elanus.index.binary import BinaryVectors
-from elanus.index.calibrate import Sample, calibrate, sample_rows, sampled
+from elanus.index.calibrate import POINTS_VERSION, Sample, calibrate, sample_rows, sampled
 from elanus.index.codes import quiet_clustering
 from elanus.index.compiled.bits import BitLists, Wanted, nearest_bits
 from elanus.index.contract import Bytes, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
@@ -126,6 +126,7 @@ class BinIvfFlat(Declaration):
     name = "BIN_IVF_FLAT"
     data_types = frozenset({DataType.BINARY_VECTOR})
     metrics = frozenset({Metric.HAMMING, Metric.JACCARD})
+    file_version = POINTS_VERSION
     build_parameters = (NLIST,)
     search_parameters = (NPROBE,)
 

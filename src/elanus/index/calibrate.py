@@ -32,6 +32,9 @@ from elanus.index.file import Effort
 from elanus.index.vectors import Vectors
 from elanus.model.types import Metric
 
+POINTS_VERSION: Final = 2
+"""Version of the file formats of all types that keep points (`contract.IndexType.file_version`). Whoever changes what
+is measured raises it: easier points in older files would break the promise, so these are built again."""
 RECALL: Final = 0.95
 """What is promised under a filter."""
 WIDTH_RECALL: Final = 0.99

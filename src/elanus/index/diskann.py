@@ -27,7 +27,7 @@ from elanus.base.doors import ReadFile
 from elanus.base.errors import check
 from elanus.base.limits import GIB, MIB
 from elanus.base.pieces import repeated
-from elanus.index.calibrate import calibrate, effort_for, sample_dense
+from elanus.index.calibrate import POINTS_VERSION, calibrate, effort_for, sample_dense
 from elanus.index.compiled.beam import Walk, step
 from elanus.index.compiled.vamana import Adjacency
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, Rows, SearchParams, VectorIndex
@@ -177,6 +177,7 @@ class DiskAnn(Declaration):
     name = "DISKANN"
     data_types = FLOAT_TYPES | LIST_TYPES
     metrics = FLOAT_METRICS
+    file_version = POINTS_VERSION
     supports_mmap = False
     search_parameters = (
         IntegerParameter("search_list", 1, INT32_MAX),

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from elanus.base.errors import check
-from elanus.index.calibrate import calibrate, candidates_for, effort_for, sample_dense
+from elanus.index.calibrate import POINTS_VERSION, calibrate, candidates_for, effort_for, sample_dense
 from elanus.index.codes import CANDIDATES, candidate_count, natively_coded, scalar_codes
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, LIST_TYPES, Declaration
@@ -133,6 +133,7 @@ class HnswType(Declaration):
 
     data_types = FLOAT_TYPES | LIST_TYPES | {DataType.INT8_VECTOR}
     metrics = FLOAT_METRICS
+    file_version = POINTS_VERSION
     build_parameters: tuple[Parameter, ...] = (M, EF_CONSTRUCTION)
     search_parameters: tuple[Parameter, ...] = (EF,)
 

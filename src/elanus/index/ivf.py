@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from elanus.base.errors import check
-from elanus.index.calibrate import calibrate, candidates_for, effort_for, sample_dense
+from elanus.index.calibrate import POINTS_VERSION, calibrate, candidates_for, effort_for, sample_dense
 from elanus.index.codes import CANDIDATES, candidate_count, quiet_clustering, training_rows
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
 from elanus.index.declaration import FLOAT_METRICS, FLOAT_TYPES, Declaration
@@ -59,6 +59,7 @@ class IvfType(Declaration):
 
     data_types = FLOAT_TYPES
     metrics = FLOAT_METRICS
+    file_version = POINTS_VERSION
     build_parameters: tuple[Parameter, ...] = (NLIST,)
     search_parameters: tuple[Parameter, ...] = (NPROBE,)
 

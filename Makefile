@@ -47,7 +47,8 @@ test: $(READY_DEV) ## All tests that need neither root nor installed packages: u
 	@$(PY) -m pytest -n auto --dist loadscope -m "not drill"
 
 ci: lint types ## What `make test` leaves out: checks, drills, bare machine, wheel: under an hour
-	@CI=1 $(PY) -m pytest -m drill
+	@CI=1 $(PY) -m pytest -n auto --dist loadscope -m "drill and not alone"
+	@CI=1 $(PY) -m pytest -m "drill and alone"
 	@$(PY) tools/check_wheel.py
 	@sh tools/check_bare_root.sh
 

@@ -6,9 +6,11 @@ A service that the machine lacks skips the tests that need it, in one line that 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,12 +27,22 @@ import pytest
 READY_S_MAX = 60.0
 
 
+PORTS = range(20_000, 32_000)
+"""Below those that systems give to connections, so that no connection takes one before its server does."""
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that was not given before; chosen by chance, as other processes of tests look
+    for theirs at the same time."""
+    while True:
+        port = random.SystemRandom().choice(PORTS)
+        if port in _given:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
 
 
 def find_etcd() -> str:

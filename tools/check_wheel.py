@@ -1,7 +1,7 @@
 """Build the wheel and use it as a user would: `python tools/check_wheel.py`.
 
-For every Python from 3.11 to 3.14 on this machine, and for both lines of pymilvus, the wheel is installed alone into a
-fresh environment and runs its demo: server and client on one build.
+For every Python from 3.11 to 3.14 on this machine, the wheel is installed alone into a fresh environment and runs its
+demo with either line of pymilvus: server and client on one build.
 """
 
 from __future__ import annotations
@@ -59,16 +59,17 @@ def build(folder: str) -> Path:
     return wheel
 
 
-def use(wheel: Path, interpreter: str, requirement: str) -> str:
-    """Install into a fresh environment and run the demo; what `elanus --version` says."""
+def use(wheel: Path, interpreter: str) -> Iterator[str]:
+    """Install into a fresh environment and run the demo with each client; what ran."""
     with tempfile.TemporaryDirectory() as folder:
         run(interpreter, "-m", "venv", "env", cwd=folder)
         scripts = Path(folder) / "env" / "bin"
-        run(scripts / "python", "-m", "pip", "install", "--quiet", wheel, requirement, cwd=folder)
-        shown = run(scripts / "elanus", "demo", cwd=folder)
-        if "How to go on" not in shown:
-            raise SystemExit(f"the demo of the installed wheel ended early:\n{shown}")
-        return run(scripts / "elanus", "--version", cwd=folder).strip()
+        for requirement in PYMILVUS:
+            run(scripts / "python", "-m", "pip", "install", "--quiet", wheel, requirement, cwd=folder)
+            shown = run(scripts / "elanus", "demo", cwd=folder)
+            if "How to go on" not in shown:
+                raise SystemExit(f"the demo of the installed wheel ended early:\n{shown}")
+            yield f"{requirement}: {run(scripts / 'elanus', '--version', cwd=folder).strip()} runs its demo"
 
 
 def main() -> None:
@@ -77,9 +78,8 @@ def main() -> None:
         wheel = build(folder)
         sys.stdout.write(f"{wheel.name}: {wheel.stat().st_size} bytes\n")
         for version, interpreter in interpreters():
-            for requirement in PYMILVUS:
-                said = use(wheel, interpreter, requirement)
-                sys.stdout.write(f"Python {version}, {requirement}: {said} runs its demo\n")
+            for said in use(wheel, interpreter):
+                sys.stdout.write(f"Python {version}, {said}\n")
                 sys.stdout.flush()
 
 

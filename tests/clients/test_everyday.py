@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 SCRIPT = Path(__file__).parent / "everyday.py"
-LINES = ("2.6.17", "3.0.2")
+NEWER = "3.0.2"
+"""Beside it, the line that is installed here."""
 
 
 def run_everyday(interpreter: str | Path, uri: str) -> str:
@@ -23,15 +25,15 @@ def run_everyday(interpreter: str | Path, uri: str) -> str:
 
 @pytest.mark.slow
 def test_the_installed_client_does_everyday_work(serve: Callable[..., Any]) -> None:
+    assert metadata.version("pymilvus").startswith("2.6.")
     assert run_everyday(sys.executable, serve().uri).endswith("done\n")
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("line", LINES)
-def test_both_lines_of_the_client_do_everyday_work(line: str, serve: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_newer_line_of_the_client_does_everyday_work(serve: Callable[..., Any], tmp_path: Path) -> None:
     environment = tmp_path / "env"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     interpreter = environment / "bin" / "python"
-    install = [str(interpreter), "-m", "pip", "install", "--quiet", f"pymilvus=={line}", "setuptools<80"]
+    install = [str(interpreter), "-m", "pip", "install", "--quiet", f"pymilvus=={NEWER}", "setuptools<80"]
     subprocess.run(install, check=True)
     assert run_everyday(interpreter, serve().uri).endswith("done\n")

@@ -24,7 +24,7 @@ from workload import KINDS, Load
 
 from services import BUCKET, Radosgw, Service, start_moto
 
-pytestmark = pytest.mark.drill
+pytestmark = [pytest.mark.drill, pytest.mark.alone]
 
 SEED = int(os.environ.get("DRILL_SEED", "20261125"))
 BEFORE_S = 1.5

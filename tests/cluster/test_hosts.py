@@ -27,6 +27,7 @@ def reaches(hosts: Hosts, name: str, address: str) -> bool:
 
 
 @pytest.mark.drill
+@pytest.mark.alone
 def test_ways_are_cut_and_mended(hosts: Hosts) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -73,6 +73,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 
 @pytest.mark.drill
+@pytest.mark.alone
 def test_a_cluster_serves_survives_and_leaves(up: Up) -> None:
     client = MilvusClient(up.uri, timeout=30)
     client.create_collection("a", 8, num_shards=2, consistency_level="Strong")
@@ -107,6 +108,7 @@ def test_a_cluster_serves_survives_and_leaves(up: Up) -> None:
 
 
 @pytest.mark.drill
+@pytest.mark.alone
 def test_the_processes_end_with_their_supervisor(up: Up) -> None:
     family = [one for one in psutil.Process(up.process.pid).children() if "elanus" in one.cmdline()]
     assert len(family) >= 8

@@ -20,7 +20,7 @@ from pymilvus import MilvusClient
 
 from services import Service, start_etcd
 
-pytestmark = pytest.mark.drill
+pytestmark = [pytest.mark.drill, pytest.mark.alone]
 
 ROLES = ("coordinator", "streaming", "query", "data", "proxy")
 

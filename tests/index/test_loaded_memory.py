@@ -21,7 +21,9 @@ from servers import DrillServer
 
 PROGRAM = Path(__file__).with_name("loaded_memory.py")
 FAST = ("IVF_FLAT", "SCANN")
-TYPES = [pytest.param(name, marks=pytest.mark.slow if name in FAST else pytest.mark.drill) for name in sorted(KINDS)]
+DRILLED = (pytest.mark.drill, pytest.mark.alone)
+"""What a process has of pages that it shares changes with who else has them."""
+TYPES = [pytest.param(name, marks=pytest.mark.slow if name in FAST else DRILLED) for name in sorted(KINDS)]
 MEASURES = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's smaps_rollup")
 
 

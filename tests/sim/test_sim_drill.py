@@ -39,6 +39,7 @@ def play_seeds(number: int, report: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.drill
+@pytest.mark.alone
 def test_many_seeds_hold(tmp_path: Path) -> None:
     reports = [tmp_path / f"{number}.json" for number in range(PROCESSES)]
     running = [play_seeds(number, report) for number, report in enumerate(reports)]

@@ -1,1 +1,1 @@
-"""Computed fields and rerankers."""
+"""Rerankers: how the hits of several searches become one order."""

@@ -8,10 +8,11 @@ import pytest
 
 from elanus.base.errors import DiskFullError, StorageError
 from elanus.base.files import PosixFiles
+from elanus.testing.cases import case_name
 from elanus.testing.conformance_files import CASES, Case
 from elanus.testing.disk import ForgettingDisk, Point, PowerCut
 
-cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+cases = pytest.mark.parametrize("case", CASES, ids=case_name)
 
 
 @cases

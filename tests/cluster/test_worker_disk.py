@@ -63,16 +63,21 @@ def make(role: str, folder: Path, etcd: Service) -> RoleProcess:
     return RoleProcess(role, command, environment, folder / f"{role}.log")
 
 
+def start(processes: dict[str, RoleProcess]) -> MilvusClient:
+    """All of them, and a client once they serve."""
+    for process in processes.values():
+        process.start()
+    for process in processes.values():
+        process.wait_ready()
+    uri = f"http://{processes['proxy'].address}"
+    wait_serving(uri)
+    return MilvusClient(uri, timeout=60)
+
+
 def test_one_writable_folder_is_enough_and_holds_nothing_of_worth(tmp_path: Path, etcd: Service) -> None:
     processes = {role: make(role, tmp_path, etcd) for role in ROLES}
     try:
-        for process in processes.values():
-            process.start()
-        for process in processes.values():
-            process.wait_ready()
-        uri = f"http://{processes['proxy'].address}"
-        wait_serving(uri)
-        client = MilvusClient(uri, timeout=60)
+        client = start(processes)
         client.create_collection("a", 8, consistency_level="Strong")
         client.insert("a", [{"id": number, "vector": [number / 5000] * 8} for number in range(5000)])
         client.flush("a")
@@ -82,14 +87,9 @@ def test_one_writable_folder_is_enough_and_holds_nothing_of_worth(tmp_path: Path
         for process in processes.values():
             process.kill()
         subprocess.run(["rm", "-rf", str(tmp_path / "cache")], check=True)
-        for role, process in processes.items():
+        for role in processes:
             (tmp_path / "cache" / role).mkdir(parents=True)
-            process.start()
-        for process in processes.values():
-            process.wait_ready()
-        uri = f"http://{processes['proxy'].address}"
-        wait_serving(uri)
-        client = MilvusClient(uri, timeout=60)
+        client = start(processes)
         assert count(client) == 5100
         assert len(client.search("a", [[0.5] * 8], limit=5, timeout=60)[0]) == 5
         client.close()

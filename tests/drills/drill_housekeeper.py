@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from drill_writers import CALL_S_MAX, KINDS, REFUSALS, SENT_ONCE, STRONG
+from drill_writers import CALL_S_MAX, KINDS, REFUSALS, SENT_ONCE, STRONG, take_steps
 from pymilvus import MilvusClient, MilvusException
 
 GUESTS_MAX = 4
@@ -36,15 +36,7 @@ class Housekeeper:
 
     def run(self, uri: str, stop: threading.Event) -> None:
         """Until told to stop or the server is gone."""
-        try:
-            client = MilvusClient(uri, timeout=CALL_S_MAX, dedicated=True)
-        except Exception:  # the server may be gone by now
-            return
-        try:
-            while not stop.wait(0.02) and self.step(client):
-                pass
-        finally:
-            client.close()
+        take_steps(uri, stop, self.step, apart_s=0.02)
 
     def step(self, client: MilvusClient) -> bool:
         """One piece of work; False when the server does not answer any more."""

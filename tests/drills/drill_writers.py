@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +104,19 @@ def wrong_cells(kind: Kind, found: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def take_steps(uri: str, stop: threading.Event, step: Callable[[MilvusClient], bool], apart_s: float = 0.0) -> None:
+    """One client's steps, until told to stop or the server is gone (a step says so)."""
+    try:
+        client = MilvusClient(uri, timeout=CALL_S_MAX, dedicated=True)
+    except Exception:  # the server may be gone by now
+        return
+    try:
+        while not stop.wait(apart_s) and step(client):
+            pass
+    finally:
+        client.close()
+
+
 @dataclass
 class Writer:
     """One thread's worth of writes and reads, on keys nobody else writes."""
@@ -122,15 +136,7 @@ class Writer:
 
     def run(self, uri: str, stop: threading.Event) -> None:
         """Until told to stop or the server is gone."""
-        try:
-            client = MilvusClient(uri, timeout=CALL_S_MAX, dedicated=True)
-        except Exception:  # the server may be gone by now
-            return
-        try:
-            while not stop.is_set() and self.step(client):
-                pass
-        finally:
-            client.close()
+        take_steps(uri, stop, self.step)
 
     def step(self, client: MilvusClient) -> bool:
         """One operation; False when the server does not answer any more."""

@@ -19,18 +19,8 @@ from elanus.base.real import real_doors
 from elanus.meta.etcd import EtcdMetaStore, open_etcd
 from elanus.meta.etcd_client import Options
 from elanus.meta.store import CompactedError, Delete, Put, absent
-from elanus.testing.conformance_meta import (
-    CASES,
-    Case,
-    Step,
-    case_name,
-    check_history,
-    histories,
-    keys,
-    put,
-    raises,
-    take,
-)
+from elanus.testing.cases import case_name, raises
+from elanus.testing.conformance_meta import CASES, Case, Step, check_history, histories, keys, put, take
 from services import Service, start_etcd
 
 pytestmark = pytest.mark.slow

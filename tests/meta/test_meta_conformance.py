@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from meta_worlds import Harness, play
 
-from elanus.testing.conformance_meta import CASES, Case, Step, case_name, check_history, histories, keys, put
+from elanus.testing.cases import case_name
+from elanus.testing.conformance_meta import CASES, Case, Step, check_history, histories, keys, put
 
 KINDS = ("memory", "sqlite")
 

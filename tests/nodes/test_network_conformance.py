@@ -9,7 +9,8 @@ import pytest
 
 from elanus.base.tasks import LoopTasks
 from elanus.nodes.transport import Transport
-from elanus.testing.conformance_transport import CASES, Case, a_lost_reply_is_an_unknown_outcome, case_name
+from elanus.testing.cases import case_name
+from elanus.testing.conformance_transport import CASES, Case, a_lost_reply_is_an_unknown_outcome
 from elanus.testing.network import Network
 
 

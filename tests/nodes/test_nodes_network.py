@@ -9,8 +9,9 @@ import pytest
 from elanus.base.doors import Doors
 from elanus.base.errors import ReplyLostError, UnavailableError
 from elanus.base.tasks import LoopTasks
+from elanus.testing.cases import case_name
 from elanus.testing.clock import Failures, run
-from elanus.testing.conformance_transport import CASES, Case, Desk, Postman, case_name, raised
+from elanus.testing.conformance_transport import CASES, Case, Desk, Postman, raised
 from elanus.testing.network import MemoryTransport, Network
 
 

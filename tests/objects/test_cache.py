@@ -16,7 +16,8 @@ from elanus.objects.cache import CachedObjectStore, CacheLimits, open_cache
 from elanus.objects.checksums import checksum, map_verified
 from elanus.objects.memory import MemoryObjectStore
 from elanus.testing import clock
-from elanus.testing.conformance_objects import CASES, Case, case_name
+from elanus.testing.cases import case_name
+from elanus.testing.conformance_objects import CASES, Case
 
 SMALL = CacheLimits(disk_bytes_max=3_000_000, memory_bytes_max=20_000, memory_object_bytes_max=6_000)
 NO_MEMORY = CacheLimits(disk_bytes_max=100_000, memory_bytes_max=0, memory_object_bytes_max=-1)

@@ -17,7 +17,8 @@ from elanus.objects.memory import MemoryObjectStore
 from elanus.objects.posix import open_posix
 from elanus.objects.store import ObjectStore
 from elanus.testing import clock
-from elanus.testing.conformance_objects import CASES, Case, Step, case_name, check_history, contents, histories
+from elanus.testing.cases import case_name
+from elanus.testing.conformance_objects import CASES, Case, Step, check_history, contents, histories
 
 
 def play(kind: str, folder: Path, scenario: Callable[[ObjectStore], Awaitable[None]]) -> None:

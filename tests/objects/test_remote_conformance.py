@@ -27,7 +27,8 @@ from elanus.objects.probe import UnsafeStoreError, probe
 from elanus.objects.remote import Location, Patience, open_remote
 from elanus.objects.store import Data, ObjectExistsError, ObjectStore
 from elanus.testing import clock
-from elanus.testing.conformance_objects import CASES, Case, Step, case_name, check_history, histories
+from elanus.testing.cases import case_name
+from elanus.testing.conformance_objects import CASES, Case, Step, check_history, histories
 from services import BUCKET, Radosgw, Service, azure_environment, s3_environment, start_azurite, start_moto
 
 pytest.importorskip("obstore", reason="needs obstore: pip install 'elanus[cluster]'")

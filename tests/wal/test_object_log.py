@@ -13,8 +13,9 @@ from elanus.base.errors import CorruptedError, ElanusError, FencedError, Outcome
 from elanus.model.channel import ORIGIN, Position
 from elanus.objects import paths
 from elanus.objects.memory import MemoryObjectStore
+from elanus.testing.cases import raises
 from elanus.testing.clock import run
-from elanus.testing.conformance_log import PCHANNEL, confirmed, entries, everything, raises
+from elanus.testing.conformance_log import PCHANNEL, confirmed, entries, everything
 from elanus.testing.faulty_store import FaultyObjectStore
 from elanus.wal.log import TruncatedError, Writer
 from elanus.wal.objects import ObjectLog, deletable

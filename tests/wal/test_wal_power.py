@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from elanus.base.doors import Doors
 from elanus.base.errors import DiskFullError, ElanusError, OutcomeUnknownError, StorageError
 from elanus.model.channel import ORIGIN, Position
+from elanus.testing.cases import raises
 from elanus.testing.clock import run
-from elanus.testing.conformance_log import PCHANNEL, Flight, Twin, confirmed, everything, raises
+from elanus.testing.conformance_log import PCHANNEL, Flight, Twin, confirmed, everything
 from elanus.testing.disk import ForgettingDisk, Point, PowerCut
 from elanus.wal.file import FileLog
 

@@ -12,10 +12,11 @@ from elanus.base.doors import Doors
 from elanus.base.real import real_doors
 from elanus.objects.memory import MemoryObjectStore
 from elanus.objects.posix import open_posix
+from elanus.testing.cases import case_name
 from elanus.testing.clock import run
 from elanus.testing.conformance_log import CASES, Case
 
-cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+cases = pytest.mark.parametrize("case", CASES, ids=case_name)
 SIZES = pytest.mark.parametrize("file_bytes_max", [300, 1 << 26], ids=["rolling", "one-file"])
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from elanus.base.errors import Action, InvariantError, ReplyLostError, UnavailableError
 from elanus.base.real import RealDoors, real_doors
+from elanus.testing.cases import case_name
 from elanus.testing.conformance_transport import (
     CASES,
     Case,
@@ -25,7 +26,6 @@ from elanus.testing.conformance_transport import (
     Network,
     Postman,
     a_lost_reply_is_an_unknown_outcome,
-    case_name,
     raised,
     until,
 )

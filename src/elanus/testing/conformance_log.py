@@ -1,6 +1,6 @@
 """What every `wal.log.Log` promises, as coroutines of a harness; one suite for all of them.
 
-    @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+    @pytest.mark.parametrize("case", CASES, ids=case_name)
     def test_memory(case): run(lambda doors: case(MemoryHarness(doors)))
 
 `Twin` is the plain list against which a log on a disk that forgets is driven through any sequence of steps and cuts.
@@ -18,6 +18,7 @@ import numpy as np
 
 from elanus.base.errors import CorruptedError, ElanusError, FencedError, InvariantError, OutcomeUnknownError
 from elanus.model.channel import ORIGIN, Position
+from elanus.testing.cases import raises
 from elanus.wal.log import Log, TruncatedError, Writer
 
 if TYPE_CHECKING:
@@ -53,15 +54,6 @@ async def refused() -> None:
 async def everything(log: Log, after: Position = ORIGIN, pchannel: str = PCHANNEL) -> list[Entry]:
     """All that can be read now."""
     return [(position, bytes(record)) async for position, record in log.read(pchannel, after)]
-
-
-async def raises(kind: type[BaseException], work: Awaitable[object]) -> None:
-    """Await `work` and insist that it raises."""
-    try:
-        await work
-    except kind:
-        return
-    raise AssertionError(f"{kind.__name__} was expected")
 
 
 def entries(term: int, batches: Sequence[Sequence[bytes]]) -> list[Entry]:

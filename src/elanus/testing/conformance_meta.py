@@ -38,6 +38,7 @@ from elanus.meta.store import (
     has_value,
     unchanged,
 )
+from elanus.testing.cases import raises
 
 
 class ManualClock:
@@ -91,11 +92,6 @@ class MetaHarness(Protocol):
 Case = Callable[[MetaHarness], Awaitable[None]]
 
 
-def case_name(case: Case) -> str:
-    """A readable test id."""
-    return getattr(case, "__name__", "case")
-
-
 async def put(store: MetaStore, key: str, value: bytes = b"", lease: int = NO_LEASE) -> int:
     """Store unconditionally; the revision."""
     result = await store.transact((), (Put(key, value, lease),))
@@ -106,15 +102,6 @@ async def put(store: MetaStore, key: str, value: bytes = b"", lease: int = NO_LE
 async def keys(store: MetaStore, prefix: str = "") -> list[str]:
     """Keys under a prefix, in the store's order."""
     return [item.key for item in await store.range(prefix)]
-
-
-async def raises(kind: type[BaseException], call: Awaitable[Any]) -> None:
-    """The call fails in that way."""
-    try:
-        await call
-    except kind:
-        return
-    raise AssertionError(f"no {kind.__name__}")
 
 
 # --- keys and revisions ---------------------------------------------------------------------------------------------

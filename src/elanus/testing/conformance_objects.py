@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from hypothesis import strategies as st
 
@@ -20,22 +20,9 @@ from elanus.base.errors import InvariantError
 from elanus.base.limits import MIB
 from elanus.objects.probe import probe
 from elanus.objects.store import Buffer, ObjectExistsError, ObjectInfo, ObjectNotFoundError, ObjectStore
+from elanus.testing.cases import raises
 
 Case = Callable[[ObjectStore], Awaitable[None]]
-
-
-def case_name(case: Case) -> str:
-    """A readable test id."""
-    return getattr(case, "__name__", "case")
-
-
-async def raises(kind: type[BaseException], call: Awaitable[Any]) -> None:
-    """The call fails in that way."""
-    try:
-        await call
-    except kind:
-        return
-    raise AssertionError(f"no {kind.__name__}")
 
 
 async def keeps_bytes(store: ObjectStore) -> None:

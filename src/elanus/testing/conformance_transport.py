@@ -37,11 +37,6 @@ class Network(Protocol):
 Case = Callable[[Network], Awaitable[None]]
 
 
-def case_name(case: Case) -> str:
-    """A readable test id."""
-    return getattr(case, "__name__", "case")
-
-
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     """A value with something of every kind in it."""
 

@@ -47,6 +47,8 @@ from elanus.objects.store import ObjectNotFoundError, ObjectStore
 
 COMMIT_ATTEMPTS_MAX: Final = 32
 LINEAGE_MAX: Final = 64
+RECENT_HEADS_MAX: Final = 1024
+"""Shards whose manifest is kept by who reads it again and again."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -118,14 +120,57 @@ class _Attempts:
         return 0 <= back < len(tokens) and tokens[-1 - back] == manifest.token
 
 
+class RecentHeads:
+    """What shards' pointers and manifests were when they were last read, so that only a pointer that has moved costs a
+    read of the manifest.
+
+    Where somebody follows the pointers, too, and tells what it sees, `newest` answers without asking the store: for
+    loops that are woken by each move, so that an older answer than the store's costs a turn and nothing else."""
+
+    def __init__(self) -> None:
+        self._heads: dict[str, Head] = {}
+        self._moved: dict[str, int] = {}
+
+    def manifest(self, pointer: Stored[ShardPointer]) -> Manifest | None:
+        """What the pointer names, if it was read before."""
+        known = self._heads.get(pointer.record.vchannel)
+        return known.manifest if known is not None and known.pointer.mod_revision == pointer.mod_revision else None
+
+    def newest(self, vchannel: str) -> Head | None:
+        """The newest that is known, if nothing newer was seen to be there."""
+        known = self._heads.get(vchannel)
+        moved = self._moved.get(vchannel)
+        return known if known is not None and moved is not None and moved <= known.pointer.mod_revision else None
+
+    def keep(self, head: Head) -> None:
+        """Remember it in place of the shard's one before."""
+        known = self._heads.pop(head.manifest.vchannel, None)
+        if known is not None and known.pointer.mod_revision > head.pointer.mod_revision:
+            head = known
+        self._heads[head.manifest.vchannel] = head
+        if len(self._heads) > RECENT_HEADS_MAX:
+            del self._heads[next(iter(self._heads))]
+
+    def moved(self, vchannel: str, mod_revision: int) -> None:
+        """The pointer was seen to stand at this revision."""
+        self._moved[vchannel] = mod_revision
+
+    def gone(self, vchannel: str) -> None:
+        """The pointer was seen to be gone."""
+        self._moved.pop(vchannel, None)
+        self._heads.pop(vchannel, None)
+
+
 @dataclass(frozen=True)
 class Manifests:
-    """Reads and commits manifests. Holds no state. `right`: under which commits are made, told by their tokens."""
+    """Reads and commits manifests. `right`: under which commits are made, told by their tokens. `recent` is shared by
+    all that read through the same store."""
 
     doors: Doors
     meta: MetaStore
     objects: ObjectStore
     right: Right | None = None
+    recent: RecentHeads = field(default_factory=RecentHeads)
 
     async def read(self, vchannel: str) -> Head | None:
         """The newest committed manifest; linearizable. None: no such shard. CorruptedError; ObjectNotFoundError."""
@@ -134,6 +179,9 @@ class Manifests:
             pointer = await fetch(self.meta, ShardPointer, shard_key(vchannel))
             if pointer is None:
                 return None
+            known = self.recent.manifest(pointer)
+            if known is not None:
+                return Head(pointer, known)
             file = pointer.record.file
             try:
                 data = await read_verified(self.doors, self.objects, file)
@@ -147,7 +195,9 @@ class Manifests:
             named = (pointer.record.vchannel, pointer.record.version, pointer.record.token)
             if (manifest.vchannel, manifest.version, manifest.token) != named:
                 raise CorruptedError(f"{file.key} is not the manifest {named}")
-            return Head(pointer, manifest)
+            head = Head(pointer, manifest)
+            self.recent.keep(head)
+            return head
 
     async def write(self, manifest: Manifest, before: Head | None = None) -> tuple[Manifest, ShardPointer]:
         """Write the object of a manifest under a fresh token; nothing names it before its pointer is committed.
@@ -232,7 +282,15 @@ class Manifests:
                 raise
             attempts.unknown = True
             return None
-        return attempt.result if done.succeeded else None
+        if not done.succeeded:
+            return None
+        self._remember(planned, attempt.result, done.revision)
+        return attempt.result
+
+    def _remember(self, planned: Sequence[tuple[Head, Manifest]], result: Committed, revision: int) -> None:
+        for (head, _), manifest, pointer in zip(planned, result.manifests, result.pointers, strict=True):
+            if manifest is not head.manifest:
+                self.recent.keep(Head(Stored(pointer, head.pointer.create_revision, revision), manifest))
 
     async def _write_all(self, planned: Sequence[tuple[Head, Manifest]]) -> _Attempt:
         """Write the objects of the shards that change."""

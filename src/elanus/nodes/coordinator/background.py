@@ -174,7 +174,7 @@ class Background:
 
     async def _work_on_shard(self, collection: Collection, vchannel: str, calm: bool) -> bool:
         """One round on a shard; whether another is wanted without a further change."""
-        state = await self._placement.shard(vchannel)
+        state = await self._placement.shard_as_seen(vchannel)
         if state is None:
             return False
         manifest = state.manifest

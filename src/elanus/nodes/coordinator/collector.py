@@ -113,6 +113,8 @@ class Collector:
         self._manifests = ground.manifests
         self._known: dict[str, set[str]] = {}
         self._seen_version: dict[str, int] = {}
+        self._newest: dict[str, tuple[str, set[str]]] = {}
+        """The newest manifest seen of each shard, and what it names."""
         self._events = ground.events
         self._lead = ground.right.number
         self._open_term = open_term
@@ -175,11 +177,12 @@ class Collector:
         self._seen_version.pop(vchannel, None)
 
     async def _collect_shard(self, vchannel: str, placement: Placement) -> bool:
-        item = await self._meta.get(shard_key(vchannel))
-        if item is None or self._seen_version.get(vchannel) == stored(ShardPointer, item).record.version:
+        newest = self._manifests.recent.newest(vchannel)
+        if newest is not None and self._seen_version.get(vchannel) == newest.pointer.record.version:
             return True
+        # What is deleted rests on a fresh read.
         head = await self._manifests.read(vchannel)
-        if head is None:
+        if head is None or self._seen_version.get(vchannel) == head.pointer.record.version:
             return True
         pointer = head.pointer.record
         live = await self._live(head.manifest, pointer)
@@ -196,11 +199,20 @@ class Collector:
 
     async def _live(self, manifest: Manifest, pointer: ShardPointer) -> set[str]:
         """What the committed manifest and the one before it name, and themselves."""
-        live = files_of(manifest) | {pointer.file.key}
-        if pointer.previous is not None:
-            data = await read_verified(self._doors, self._objects, pointer.previous)
-            live |= files_of(decode(Manifest, data, pointer.previous.key)) | {pointer.previous.key}
-        return live
+        newest = files_of(manifest) | {pointer.file.key}
+        before = await self._named_before(pointer)
+        self._newest[pointer.vchannel] = (pointer.file.key, newest)
+        return newest | before
+
+    async def _named_before(self, pointer: ShardPointer) -> set[str]:
+        """What the manifest before the committed one names, and itself. It was often the committed one last time."""
+        if pointer.previous is None:
+            return set()
+        key, named = self._newest.get(pointer.vchannel, ("", set[str]()))
+        if key == pointer.previous.key:
+            return named
+        data = await read_verified(self._doors, self._objects, pointer.previous)
+        return files_of(decode(Manifest, data, pointer.previous.key)) | {pointer.previous.key}
 
     async def _is_read(self, vchannel: str, pointer: ShardPointer, placement: Placement) -> bool:
         return placement.is_read(vchannel, pointer.version)
@@ -212,6 +224,7 @@ class Collector:
         for vchannel in collection.vchannels:
             self._known.pop(vchannel, None)
             self._seen_version.pop(vchannel, None)
+            self._newest.pop(vchannel, None)
             pointer = await fetch(self._meta, ShardPointer, shard_key(vchannel))
             if pointer is not None:
                 await run(self._meta, remove(pointer), (self._guard,))

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from elanus.base.errors import Action, ElanusError, UnavailableError
 from elanus.base.scope import Scope
 from elanus.meta.catalog import create, elected
+from elanus.meta.manifests import RecentHeads
 from elanus.meta.records import ELECTION, Election
 from elanus.meta.store import NO_LEASE, Delete, LeaseGoneError
 from elanus.nodes.coordinator.ground import Surroundings
@@ -82,7 +83,7 @@ class Office:
         """Number the lead. Numbers rise over all leads of a store, also where it was moved; election terms do not."""
         ground = self.ground
         lead = (await IdAllocator(ground.meta, ground.doors.clock, elected(term)).allocate(1)).first
-        self.ground = replace(ground, right=coordinator_of_lead(lead))
+        self.ground = replace(ground, right=coordinator_of_lead(lead), recent_heads=RecentHeads())
         self.term = term
 
     async def _keep(self) -> None:

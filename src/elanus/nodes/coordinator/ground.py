@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from elanus.base.doors import Doors
 from elanus.base.events import Events
-from elanus.meta.manifests import Manifests
+from elanus.meta.manifests import Manifests, RecentHeads
 from elanus.meta.store import MetaStore
 from elanus.objects.paths import LEAD, Right
 from elanus.objects.store import ObjectStore
@@ -25,11 +25,12 @@ class Surroundings:
     objects: ObjectStore
     events: Events
     right: Right = NOT_ELECTED
+    recent_heads: RecentHeads = field(default_factory=RecentHeads)
 
     @property
     def manifests(self) -> Manifests:
         """Reads and commits of shard manifests."""
-        return Manifests(self.doors, self.meta, self.objects, self.right)
+        return Manifests(self.doors, self.meta, self.objects, self.right, self.recent_heads)
 
     def token(self) -> str:
         """A fresh token for files that this coordinator may commit."""

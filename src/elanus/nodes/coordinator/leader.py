@@ -17,7 +17,7 @@ from elanus.base.errors import Action, ElanusError, FencedError, ReplyLostError,
 from elanus.meta.catalog import check_guards, create, elected, run, stored
 from elanus.meta.follow import follow
 from elanus.meta.records import SHARDS, Collection, CollectionState, Database, ShardPointer
-from elanus.meta.store import Snapshot
+from elanus.meta.store import Item, Snapshot
 from elanus.model.channel import pchannel_name, pchannel_of
 from elanus.model.schema import DEFAULT_DATABASE
 from elanus.nodes.coordinator.background import Background, BackgroundLimits
@@ -172,10 +172,18 @@ class Leader:
     async def _follow_pointers(self) -> None:
         seen: dict[str, int] = {}
         async for step in follow(self.ground.doors.clock, self.ground.meta, SHARDS):
-            events = step.items if isinstance(step, Snapshot) else [one.item for one in step.events]
-            for item in events:
-                if item is not None and seen.get(item.key) != item.mod_revision:
-                    seen[item.key] = item.mod_revision
+            if isinstance(step, Snapshot):
+                there = {item.key: item for item in step.items}
+                events: dict[str, Item | None] = {**dict.fromkeys(seen), **there}
+            else:
+                events = {one.key: one.item for one in step.events}
+            for key, item in events.items():
+                if item is None:
+                    seen.pop(key, None)
+                    self.ground.recent_heads.gone(key.removeprefix(SHARDS))
+                elif seen.get(key) != item.mod_revision:
+                    seen[key] = item.mod_revision
+                    self.ground.recent_heads.moved(key.removeprefix(SHARDS), item.mod_revision)
                     self.mark(stored(ShardPointer, item).record.collection_id)
 
     async def _reconcile_for_ever(self) -> None:

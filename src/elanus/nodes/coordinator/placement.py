@@ -23,8 +23,9 @@ import msgspec
 
 from elanus.base.errors import ElanusError, UnavailableError
 from elanus.index.registry import resolve
+from elanus.meta.manifests import Head
 from elanus.meta.records import Collection, CollectionState, LoadRecord, ShardPointer
-from elanus.model.channel import pchannel_of
+from elanus.model.channel import ORIGIN, Position, pchannel_of
 from elanus.model.errors import ChannelNotAvailableError, MemoryLimitError
 from elanus.model.index import MMAP, is_mapped
 from elanus.model.segment import Manifest, SegmentEntry
@@ -77,10 +78,11 @@ class ShardState:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A segment on a query node, as it was last loaded there. Without an entry: the node says it has it."""
+    """A segment on a query node, as it was last loaded there: its entry, and through which position it has the deletes.
+    Without an entry: the node says it has it."""
 
     entry: SegmentEntry | None = None
-    version: int = -1
+    deletes_through: Position = ORIGIN
 
     @property
     def weight(self) -> int:
@@ -155,7 +157,13 @@ class Placement:
 
     async def shard(self, vchannel: str) -> ShardState | None:
         """The shard with its newest committed manifest; None when it is gone or dropped."""
-        head = await self._manifests.read(vchannel)
+        return self._seen(vchannel, await self._manifests.read(vchannel))
+
+    async def shard_as_seen(self, vchannel: str) -> ShardState | None:
+        """The same without asking where the newest that was seen is known: for who is woken when there is a newer."""
+        return self._seen(vchannel, self._manifests.recent.newest(vchannel) or await self._manifests.read(vchannel))
+
+    def _seen(self, vchannel: str, head: Head | None) -> ShardState | None:
         if head is None or head.pointer.record.dropped:
             return None
         state = self.shards.get(vchannel)
@@ -236,7 +244,7 @@ class Placement:
         self._groups[collection.collection_id] = groups
         settled = True
         for vchannel in collection.vchannels:
-            state = await self.shard(vchannel)
+            state = await self.shard_as_seen(vchannel)
             if state is not None:
                 settled &= await self._serve(collection, load, state, groups)
         if self._catalog.loads.get(collection.collection_id) is not None:
@@ -297,7 +305,7 @@ class Placement:
         by_node: dict[int, list[SegmentEntry]] = {}
         for entry in wanted:
             for node_id in places[entry.segment_id]:
-                if self.held.get(node_id, {}).get(entry.segment_id) != Held(entry, manifest.version):
+                if self.held.get(node_id, {}).get(entry.segment_id) != Held(entry, manifest.flushed_through):
                     by_node.setdefault(node_id, []).append(entry)
         total = max(1, sum(len(nodes) for nodes in places.values()))
         missing = sum(len(entries) for entries in by_node.values())
@@ -315,7 +323,7 @@ class Placement:
                 )
                 await self._peers.while_there(self._tasks, node_id, self._node(node_id).load(order))
                 held = self.held.setdefault(node_id, {})
-                held.update({entry.segment_id: Held(entry, manifest.version) for entry in batch})
+                held.update({entry.segment_id: Held(entry, manifest.flushed_through) for entry in batch})
                 done, all_ = self._progress.get(collection.collection_id, (0, total))
                 self._progress[collection.collection_id] = (done + len(batch), all_)
 

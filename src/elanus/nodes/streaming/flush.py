@@ -26,7 +26,7 @@ import numpy as np
 
 from elanus.base.doors import Doors
 from elanus.base.errors import FencedError
-from elanus.meta.manifests import Committed, Edit, Manifests, Refused, ShardEdit
+from elanus.meta.manifests import Committed, Edit, Manifests, RecentHeads, Refused, ShardEdit
 from elanus.meta.store import Compare, MetaStore
 from elanus.model.channel import Position
 from elanus.model.segment import DeleteFile, Manifest, SegmentEntry
@@ -80,6 +80,7 @@ class Flusher:
         self._coordinator = coordinator
         self._retention_ms = retention_ms
         self._locks: dict[str, asyncio.Lock] = {}
+        self._recent_heads = RecentHeads()
 
     async def flush(self, shard: Shard, guard: Compare, term: int) -> Manifest | None:
         """Seal everything applied when the flush begins; the committed manifest, or None if nothing was to do."""
@@ -113,7 +114,7 @@ class Flusher:
 
     async def _commit(self, shard: Shard, guard: Compare, edit: Edit, right: Right) -> Manifest | None:
         storage = self._storage
-        manifests = Manifests(storage.doors, storage.meta, storage.objects, right)
+        manifests = Manifests(storage.doors, storage.meta, storage.objects, right, self._recent_heads)
         outcome = await manifests.commit((ShardEdit(shard.vchannel, edit),), (guard,))
         if isinstance(outcome, Committed):
             shard.install(outcome.manifests[0])

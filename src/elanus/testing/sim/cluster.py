@@ -74,7 +74,7 @@ class Cluster:
                 flush_bytes_max=plan.growing_bytes_max,
                 flush_idle_s=plan.growing_idle_s,
             ),
-            compaction=CompactionSettings(retention_ms=60_000),
+            compaction=CompactionSettings(retention_ms=60_000, deleted_ratio_min=plan.deleted_ratio_min),
             cluster=ClusterSettings(lease_s=plan.lease_s, reply_bytes_max=REPLY_BYTES_MAX),
         )
 

@@ -92,4 +92,4 @@ def regression_test(outcome: Outcome) -> str:
 
 
 _DEFAULT: Final = Plan(seed=0)
-_VARIED: Final = ("pchannel_count", "shard_count", "growing_bytes_max", "growing_idle_s")
+_VARIED: Final = ("pchannel_count", "shard_count", "growing_bytes_max", "growing_idle_s", "deleted_ratio_min")

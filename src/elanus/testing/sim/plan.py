@@ -11,8 +11,8 @@ import msgspec
 from elanus.testing.sim.faults import DISK, META, NETWORK, OBJECTS, PROCESS, Fault, draw
 from elanus.testing.sim.workload import Load
 
-LASTS_S: Final = 4.0
-FAULT_COUNT: Final = 24
+LASTS_S: Final = 8.0
+FAULT_COUNT: Final = 36
 
 STANDALONE_KINDS: Final[Mapping[str, Sequence[str]]] = {"server": (*NETWORK, *DISK, *PROCESS)}
 CLUSTER_MACHINES: Final[Mapping[str, str]] = {
@@ -41,6 +41,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     shard_count: int = 2
     growing_bytes_max: int = 3000
     growing_idle_s: float = 1.0
+    deleted_ratio_min: float = 0.2
     lease_s: float = 2.0
 
 
@@ -78,6 +79,7 @@ def plan_cluster(seed: int) -> Plan:
         shard_count=chance.randint(1, 2),
         growing_bytes_max=chance.choice((1500, 3000, 6000)),
         growing_idle_s=chance.choice((0.5, 1.0, 3.0)),
+        deleted_ratio_min=chance.choice((0.2, 0.5, 1.0)),
     )
 
 

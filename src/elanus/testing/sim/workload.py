@@ -35,8 +35,10 @@ R = TypeVar("R")
 CALL_S: Final = 30.0
 COUNTS_MAX: Final = 5
 EMPHASIS: Final = 6
+EMPHASIS_OF: Final = {"flush": 4, "compact": 4}
+"""Of operations that entail many others: as often as finds what they break."""
 KEYS_OF_CLIENT: Final = 1000
-THINK_S_MAX: Final = 0.05
+THINK_S_MAX: Final = 0.1
 MAIN: Final = "main"
 OTHER: Final = FieldSchema(0, "other", DataType.INT64)
 FIELDS: Final = (ID, VECTOR, VALUE, OTHER)
@@ -53,7 +55,7 @@ WEIGHTS: Final = {
     "query": 26,
     "count": 7,
     "search": 8,
-    "flush": 3,
+    "flush": 2,
     "compact": 2,
     "reload": 1,
     "balance": 2,
@@ -161,7 +163,10 @@ class Worker:
     async def run(self) -> None:
         """Do as many things as the load says."""
         kinds = list(WEIGHTS)
-        weights = [weight * (EMPHASIS if kind == self._load.emphasis else 1) for kind, weight in WEIGHTS.items()]
+        weights = [
+            weight * (EMPHASIS_OF.get(kind, EMPHASIS) if kind == self._load.emphasis else 1)
+            for kind, weight in WEIGHTS.items()
+        ]
         for _ in range(self._load.operations):
             kind = self._chance.choices(kinds, weights)[0]
             try:

@@ -1,9 +1,9 @@
 """What happened, noted where it happens: the records of a log and the objects of a store, over all lives of a world.
 
-`LogHistory` holds every record that was durable: acknowledged by an append, or read back by an opener. A position that
-shows another content than before raises at once, and so does a replay that lacks a record, or a record that is
-acknowledged after a successor has replayed the log without it. `ObjectHistory` raises when
-a path gets a second content. Both are the truth that `testing.invariants` compares a running world with.
+`LogHistory` holds every record that was durable: acknowledged by an append, or read by an opener or a follower. A
+position that shows another content than before raises at once, and so does a replay that lacks a record, or a record
+that is acknowledged after a successor has replayed the log without it. `ObjectHistory` raises when a path gets a second
+content. Both are the truth that `testing.invariants` compares a running world with.
 """
 
 from __future__ import annotations
@@ -78,6 +78,27 @@ class _RecordingWriter:
         await self._writer.close()
 
 
+class _RecordingFollower:
+    """A follower that notes what it read: every later owner replays it, or has it from here."""
+
+    def __init__(self, follower: Follower, pchannel: str, history: LogHistory) -> None:
+        self._follower = follower
+        self._pchannel = pchannel
+        self._history = history
+        self.at_end = follower.at_end
+        self.close = follower.close
+
+    @property
+    def position(self) -> Position:
+        return self._follower.position
+
+    async def next(self) -> list[tuple[Position, memoryview]]:
+        found = await self._follower.next()
+        for position, data in found:
+            self._history.note(self._pchannel, position, bytes(data))
+        return found
+
+
 class RecordingLog:
     """`log.Log` that notes what is durable."""
 
@@ -108,7 +129,7 @@ class RecordingLog:
     def follow(self, pchannel: str, after: Position) -> Follower:
         """As the log itself, where it can be shared."""
         assert isinstance(self._log, SharedLog)
-        return self._log.follow(pchannel, after)
+        return _RecordingFollower(self._log.follow(pchannel, after), pchannel, self._history)
 
     async def truncate(self, pchannel: str, before: Position) -> None:
         await self._log.truncate(pchannel, before)

@@ -11,7 +11,6 @@ import gc
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Final
@@ -100,8 +99,6 @@ def batch(seeds: Iterable[int], counted_max: int, shape: str, cpu_s: float, repo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    # A killed process leaves coroutines behind that had not begun.
-    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     parser = argparse.ArgumentParser(prog="elanus.testing.sim", description=__doc__)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="cluster" if "cluster" in SHAPES else "standalone")
     commands = parser.add_subparsers(dest="command", required=True)

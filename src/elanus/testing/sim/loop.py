@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
@@ -149,6 +150,9 @@ class Life:
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """A task was made in this life's context."""
+        if self.state is State.DEAD:
+            _close(task, self.context)
+            return
         if len(self._tasks) >= self._sweep_at:
             self._tasks = [one for one in self._tasks if not one.done()]
             self._sweep_at = 2 * len(self._tasks) + _TASKS_BEFORE_SWEEP
@@ -207,7 +211,16 @@ def _close(task: asyncio.Task[Any], context: contextvars.Context) -> None:
     setattr(task, "_log_destroy_pending", False)  # noqa: B010 - it ends here, though never run to its end
     # Whatever the closed coroutine raises, or still wants to await, is part of its death: nobody is left to hear of it.
     with suppress(Exception, Crashed):
-        context.copy().run(coroutine.close)
+        context.copy().run(_end, coroutine)
+
+
+def _end(coroutine: Any) -> None:
+    """Close a coroutine. One that has not begun may have been given others to await, which end with it."""
+    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        for held in tuple(coroutine.cr_frame.f_locals.values()):
+            if inspect.iscoroutine(held):
+                _end(held)
+    coroutine.close()
 
 
 _LIFE: Final[contextvars.ContextVar[Life | None]] = contextvars.ContextVar("life", default=None)

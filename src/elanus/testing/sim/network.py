@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-from elanus.base.errors import ElanusError, ReplyLostError, UnavailableError
+from elanus.base.errors import ElanusError, InvariantError, ReplyLostError, UnavailableError
 from elanus.nodes.codec import Method, decode_error, encode_error, methods
 from elanus.nodes.transport import CUT_WITH_CALLER
 from elanus.testing.sim.hosts import Host
@@ -99,6 +99,8 @@ class Network:
         self._weather: dict[str, Weather] = {}
         self.cuts: dict[tuple[str, str], str] = {}
         """(from host, to host) to the fault that keeps messages from passing."""
+        self.failed: list[Exception] = []
+        """What calls raised that none may raise: what is no ElanusError, and broken invariants."""
 
     def later(self, delay_s: float, step: Callable[[], None]) -> None:
         """Do something after a while, whatever becomes of the process that asks."""
@@ -221,6 +223,14 @@ class Network:
             reply = method.encode_result(result)
         except ElanusError as error:
             good, reply = False, encode_error(error)
+            if isinstance(error, InvariantError):
+                self.failed.append(error)
+        except Exception as error:
+            # No call may end so; a dead process's ends however it likes.
+            if endpoint.life.state is not State.DEAD:
+                self.failed.append(error)
+                self._break(call, LATENCY_S_MAX, f"{name} failed")
+            return
         if current_life() is not endpoint.life:
             return
         source, target = endpoint.host, call.caller

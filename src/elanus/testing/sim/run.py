@@ -38,7 +38,7 @@ from elanus.testing.sim.network import Network, SimTransport
 from elanus.testing.sim.plan import LASTS_S, Plan
 from elanus.testing.sim.standalone import Standalone
 from elanus.testing.sim.trace import Trace
-from elanus.testing.sim.workload import FIELDS, MAIN, PARTITIONS, Definer, Record, Score, Worker
+from elanus.testing.sim.workload import FIELDS, MAIN, PARTITIONS, Definer, NoAnswer, Record, Score, Worker
 
 LASTS_S_MAX: Final = 120.0
 REST_S: Final = 1.0
@@ -176,12 +176,15 @@ class Run:
                 await site.sleep(0.1)
 
     async def _wind_up(self, site: ClientSite) -> None:
-        """Read everything; seal everything; read it again."""
+        """Read everything; seal everything; read it again, and once more when its segments are merged."""
         client = Client(site, MAIN, FIELDS)
         worker = Worker(site, self.plan.load, self.record, random.Random(0), 0)
         await _insist(site, partial(client.load, replicas=self.plan.load.replicas))
         await _insist(site, worker.read_all)
-        await _insist(site, client.flush)
+        await _insist(site, worker.do_flush)
+        await site.sleep(REST_S)
+        await _insist(site, worker.read_all)
+        await _insist(site, worker.do_compact)
         await site.sleep(REST_S)
         await _insist(site, worker.read_all)
 
@@ -224,8 +227,7 @@ class Run:
 
     def _unbroken(self) -> None:
         """Raise if a process died of something that no process may die of."""
-        if self.shape.broken:
-            error = self.shape.broken[0]
+        for error in (*self.shape.broken, *self.network.failed):
             if isinstance(error, BrokenPromise):
                 raise error
             raise Died(f"{type(error).__name__}: {error}") from error
@@ -236,6 +238,8 @@ async def _insist(site: ClientSite, call: Any) -> None:
         try:
             await call()
             return
+        except NoAnswer:
+            continue
         except ElanusError as error:
             site.trace.note(site.name, "refused", f"{type(error).__name__}: {error.message}")
             await site.sleep(0.2)

@@ -82,7 +82,7 @@ class Load(msgspec.Struct, frozen=True):
     are served: with two, nodes follow the channels that others own."""
 
     clients: int = 4
-    operations: int = 65
+    operations: int = 66
     collections: int = 5
     hot_keys: int = 10
     emphasis: str = ""
@@ -110,7 +110,7 @@ class WrongAnswer(BrokenPromise):
     """An answer that no state of the data allows."""
 
 
-class _NoAnswer(Exception):
+class NoAnswer(Exception):
     """The call may or may not have happened."""
 
 
@@ -137,7 +137,7 @@ class Worker:
 
     # --- calls ------------------------------------------------------------------------------------------------------
     async def _call(self, kind: str, call: Awaitable[R], said: object) -> R:
-        """The answer. ElanusError: it was refused and did nothing. _NoAnswer: nobody knows."""
+        """The answer. ElanusError: it was refused and did nothing. NoAnswer: nobody knows."""
         trace, name = self._site.trace, self._site.name
         self._score.calls[kind] += 1
         trace.note(name, kind, said)
@@ -147,14 +147,14 @@ class Worker:
         except TimeoutError:
             self._score.unknown += 1
             trace.note(name, "no answer", kind)
-            raise _NoAnswer from None
+            raise NoAnswer from None
         except ElanusError as error:
             trace.note(name, "refused", f"{kind}: {type(error).__name__}: {error.message}")
             if error.action is Action.CORRUPTED:
                 raise WrongAnswer(f"{kind}: {type(error).__name__}: {error.message}") from error
             if error.action is Action.UNKNOWN:
                 self._score.unknown += 1
-                raise _NoAnswer from None
+                raise NoAnswer from None
             self._score.refused += 1
             raise
         self._score.acknowledged[kind] += 1
@@ -162,16 +162,14 @@ class Worker:
 
     async def run(self) -> None:
         """Do as many things as the load says."""
-        kinds = list(WEIGHTS)
-        weights = [
-            weight * (EMPHASIS_OF.get(kind, EMPHASIS) if kind == self._load.emphasis else 1)
-            for kind, weight in WEIGHTS.items()
-        ]
+        weights, more = dict(WEIGHTS), self._load.emphasis
+        if more:
+            weights[more] *= EMPHASIS_OF.get(more, EMPHASIS)
         for _ in range(self._load.operations):
-            kind = self._chance.choices(kinds, weights)[0]
+            kind = self._chance.choices(list(weights), list(weights.values()))[0]
             try:
                 await getattr(self, f"do_{kind}")()
-            except (ElanusError, _NoAnswer):
+            except (ElanusError, NoAnswer):
                 await self._site.sleep(self._chance.random() * 0.1)
             await self._site.sleep(self._chance.random() * THINK_S_MAX)
 
@@ -328,11 +326,12 @@ class Worker:
             try:
                 await self._call("load", self._client.load(replicas=self._load.replicas), "")
                 return
-            except (ElanusError, _NoAnswer):
+            except (ElanusError, NoAnswer):
                 await self._site.sleep(0.2)
 
     async def do_balance(self) -> None:
-        await self._site.balance()
+        self._score.calls["balance"] += 1
+        self._score.acknowledged["balance"] += await self._site.balance()
 
 
 class Definer:
@@ -363,7 +362,7 @@ class Definer:
                 if not isinstance(error, ElanusError) or error.action is Action.UNKNOWN:
                     self._unknown.add(kind)
                 elif error.action is Action.FIX_REQUEST and self._unknown & LATE:
-                    raise _NoAnswer from None
+                    raise NoAnswer from None
                 elif error.action in (Action.CORRUPTED, Action.FIX_REQUEST):
                     raise WrongAnswer(f"{kind} {self._name}: {type(error).__name__}: {error.message}") from error
                 await self._site.sleep(0.1 + self._chance.random() * 0.3)
@@ -374,7 +373,7 @@ class Definer:
             self._name, self._unknown = f"scratch{turn}", set()
             try:
                 await self._turn(turn)
-            except _NoAnswer:
+            except NoAnswer:
                 self._site.trace.note(self._site.name, "gives up", self._name)
             await self._site.sleep(self._chance.random() * 0.3)
 

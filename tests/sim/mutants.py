@@ -110,11 +110,23 @@ class Aging(Collector):
         return True
 
 
-class AgingRoles(Roles):
-    def leader(self, *arguments: Any) -> Leader:
-        leader = super().leader(*arguments)
-        leader.collector.__class__ = Aging
-        return leader
+class Hasty(Collector):
+    """Keeps what the newest manifest names, and not what the one before it does."""
+
+    async def _named_before(self, pointer: Any) -> set[str]:
+        return set()
+
+
+def collectors(kind: type[Collector]) -> type[Roles]:
+    """Roles with such a collector."""
+
+    class Collecting(Roles):
+        def leader(self, *arguments: Any) -> Leader:
+            leader = super().leader(*arguments)
+            leader.collector.__class__ = kind
+            return leader
+
+    return Collecting
 
 
 class Sinking(Stamps):
@@ -332,7 +344,8 @@ MUTANTS: dict[str, Mutant] = {
     "compaction-claims-later-deletes": alone("13", lambda: broken.Making(data_kind=broken.Boastful), 4),
     "purge-within-the-retention": alone("15", lambda: broken.Making(data_kind=broken.Purging), 4),
     "compaction-of-more-than-its-inputs": alone("12", lambda: broken.Making(data_kind=broken.Doubling), 4),
-    "collected-by-age-alone": many("20", AgingRoles, 2),
+    "collected-by-age-alone": many("20", collectors(Aging), 2),
+    "collected-while-the-manifest-before-names-it": many("20", collectors(Hasty), 2),
     "stamps-below-the-floor": many("6", nodes(SinkingNode), 4),
     "fence-that-does-not-fence": many("1", UnfencedRoles, 8),
     "strong-read-without-evidence": many("10", nodes(Trusting), 8),

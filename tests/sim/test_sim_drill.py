@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,16 @@ import msgspec
 import pytest
 
 from elanus.testing.sim.plan import SHAPES
+from elanus.testing.sim.report import table
 
 PROCESSES = 2
-COUNTED_EACH = 60
-CPU_S_EACH_MAX = 600.0
-"""Three times what the seeds take on a busy machine."""
+COUNTED_EACH = 250
+"""What ten minutes of CPU time hold."""
+CPU_S_EACH_MAX = 900.0
+"""Three times what the seeds take; a machine that needs more than that has not played them, and fails."""
 OPEN: dict[int, str] = {}
 """Faults that these seeds show and that nobody has mended yet. They must go on failing until they are taken out here: a
 run of any other seed that fails, or of one of these that does not, fails the drill."""
-SEEDS_TELLING = 500
-"""So many runs meet every possible pair of fault and role."""
 
 
 def play_seeds(number: int, report: Path) -> subprocess.Popen[bytes]:
@@ -60,7 +61,9 @@ def test_many_seeds_hold(tmp_path: Path) -> None:
     print(f"failed: {failures}, known and open: {OPEN}")
     assert {seed for seed, _ in failures} == set(OPEN), failures
     assert total("counted") == COUNTED_EACH * PROCESSES
-    struck = {(fault, role) for tally in tallies for fault, role, count in tally["struck"] if count}
-    missing = sorted(SHAPES["cluster"].possible - struck)
-    print(f"never struck: {missing}")
-    assert not missing or total("runs") < SEEDS_TELLING
+    struck = Counter(dict.fromkeys(SHAPES["cluster"].possible, 0))
+    for tally in tallies:
+        struck.update({(fault, role): count for fault, role, count in tally["struck"]})
+    print("\n".join(table(struck, SHAPES["cluster"].possible)))
+    missing = sorted(pair for pair in SHAPES["cluster"].possible if not struck[pair])
+    assert not missing, f"never struck: {missing}"

@@ -89,8 +89,9 @@ def batch(seeds: Iterable[int], counted_max: int, shape: str, cpu_s: float, repo
         begun_s = time.process_time()
         outcome = play(plan_of(seed, shape))
         tally.add(outcome, time.process_time() - begun_s)
+        if outcome.failure:
+            _say([f"seed {seed}: {outcome.failure}"])
     _say(tally.lines())
-    _say(f"seed {failed}: {failure}" for failed, failure in tally.failures)
     if report:
         with open(report, "wb") as file:
             file.write(tally.encoded())

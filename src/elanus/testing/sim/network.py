@@ -230,7 +230,7 @@ class Network:
             if endpoint.life.state is not State.DEAD:
                 self.failed.append(error)
                 self._break(call, LATENCY_S_MAX, f"{name} failed")
-            return
+            raise
         if current_life() is not endpoint.life:
             return
         source, target = endpoint.host, call.caller

@@ -30,6 +30,8 @@ PROCESS: Final = ("pause", "crash", "power_cut", "clock_step")
 CLOCK_STEP_MS_MAX: Final = 20_000
 LONG_PAUSE_S: Final = 25.0
 FUSE_CALLBACKS_MAX: Final = 300
+STRENGTH_MIN: Final = 0.1
+STRENGTH_MAX: Final = 0.6
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -68,22 +70,26 @@ class Machines(Protocol):
         ...
 
 
-def draw(chance: random.Random, kinds: Mapping[str, Sequence[str]], count: int, lasts_s: float) -> tuple[Fault, ...]:
-    """One crash on every host, and more of any kind that a host can have (`kinds`: host to kinds)."""
+def draw(
+    chance: random.Random, kinds: Mapping[str, Sequence[str]], count: int, lasts_s: float, seldom: Sequence[str] = ()
+) -> tuple[Fault, ...]:
+    """One crash on every host, and more of any kind that a host can have (`kinds`: host to kinds). Hosts that `seldom`
+    get a message hardly meet what the network does for a second: one of them has such a fault for as long as it lasts,
+    and at its strongest."""
     hosts = sorted(kinds)
     crashes = [_one(chance, "crash", host, lasts_s) for host in hosts]
     offered = sorted({(host, kind) for host in hosts for kind in kinds[host]})
     others = [_one(chance, kind, host, lasts_s) for host, kind in (chance.choice(offered) for _ in range(count))]
-    return tuple(sorted([*crashes, *others], key=lambda fault: fault.at_s))
+    lasting = [Fault(chance.choice(NETWORK), chance.choice(seldom), 0.0, lasts_s, STRENGTH_MAX)] if seldom else []
+    return tuple(sorted([*crashes, *others, *lasting], key=lambda fault: fault.at_s))
 
 
 def _one(chance: random.Random, kind: str, host: str, lasts_s: float) -> Fault:
     for_s = 0.2 + chance.random() * 1.5
     if kind == "pause" and chance.random() < 0.3:
         for_s = LONG_PAUSE_S
-    return Fault(
-        kind, host, round(chance.random() * lasts_s, 3), round(for_s, 3), round(0.1 + 0.5 * chance.random(), 3)
-    )
+    strength = STRENGTH_MIN + (STRENGTH_MAX - STRENGTH_MIN) * chance.random()
+    return Fault(kind, host, round(chance.random() * lasts_s, 3), round(for_s, 3), round(strength, 3))
 
 
 class Injector:

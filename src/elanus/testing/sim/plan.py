@@ -29,6 +29,9 @@ CLUSTER_KINDS: Final[Mapping[str, Sequence[str]]] = {
     name: (*_ANYWHERE, *_OBJECTS_OF.get(role, OBJECTS)) for name, role in CLUSTER_MACHINES.items()
 }
 
+CLUSTER_SELDOM: Final = tuple(name for name, role in CLUSTER_MACHINES.items() if role == "data")
+"""A data node hears of a compaction or an index now and then, and of nothing else."""
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`shape`: standalone or cluster. `growing_bytes_max` and the like decide how much goes on in the background."""
@@ -74,7 +77,7 @@ def plan_cluster(seed: int) -> Plan:
         seed=seed,
         shape="cluster",
         load=msgspec.structs.replace(_load(chance), replicas=chance.choice((1, 1, 2))),
-        faults=draw(chance, CLUSTER_KINDS, FAULT_COUNT, LASTS_S),
+        faults=draw(chance, CLUSTER_KINDS, FAULT_COUNT, LASTS_S, CLUSTER_SELDOM),
         pchannel_count=2,
         shard_count=chance.randint(1, 2),
         growing_bytes_max=chance.choice((1500, 3000, 6000)),

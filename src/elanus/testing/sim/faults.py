@@ -80,8 +80,10 @@ def draw(
     crashes = [_one(chance, "crash", host, lasts_s) for host in hosts]
     offered = sorted({(host, kind) for host in hosts for kind in kinds[host]})
     others = [_one(chance, kind, host, lasts_s) for host, kind in (chance.choice(offered) for _ in range(count))]
-    lasting = [Fault(chance.choice(NETWORK), chance.choice(seldom), 0.0, lasts_s, STRENGTH_MAX)] if seldom else []
-    return tuple(sorted([*crashes, *others, *lasting], key=lambda fault: fault.at_s))
+    lasting = [(host, kind) for host, kind in offered if host in seldom and kind in NETWORK]
+    for host, kind in [chance.choice(lasting)] if lasting else []:
+        others.append(Fault(kind, host, 0.0, lasts_s, STRENGTH_MAX))
+    return tuple(sorted([*crashes, *others], key=lambda fault: fault.at_s))
 
 
 def _one(chance: random.Random, kind: str, host: str, lasts_s: float) -> Fault:

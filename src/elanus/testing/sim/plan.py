@@ -25,12 +25,17 @@ _OBJECTS_OF: Final[Mapping[str, Sequence[str]]] = {
     "data": ("object_503", "object_409", "object_412", "object_late"),
 }
 """What a role can meet at the bucket: who never puts meets no 409, who never lists no stale list."""
-CLUSTER_KINDS: Final[Mapping[str, Sequence[str]]] = {
-    name: (*_ANYWHERE, *_OBJECTS_OF.get(role, OBJECTS)) for name, role in CLUSTER_MACHINES.items()
-}
+_NEVER: Final = frozenset({("reorder", "data")})
+"""A data node is given one task at a time, so that no message to or from it has another to overtake."""
 
+
+def _kinds_of(role: str) -> Sequence[str]:
+    return [kind for kind in (*_ANYWHERE, *_OBJECTS_OF.get(role, OBJECTS)) if (kind, role) not in _NEVER]
+
+
+CLUSTER_KINDS: Final[Mapping[str, Sequence[str]]] = {name: _kinds_of(role) for name, role in CLUSTER_MACHINES.items()}
 CLUSTER_SELDOM: Final = tuple(name for name, role in CLUSTER_MACHINES.items() if role == "data")
-"""A data node hears of a compaction or an index now and then, and of nothing else."""
+"""A data node hears of a compaction now and then, and of nothing else."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

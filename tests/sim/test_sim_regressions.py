@@ -27,6 +27,8 @@ CAUSES = {
     "2-read-at-a-forgotten-follower": "a follower was let go and begun anew while a Strong read waited there: the read "
     "took the new one's evidence for what the old one had applied",
     "113-a-partition-twice": "as 42, with a lease that ended and a proxy that died in between",
+    "105-a-load-without-query-nodes": "no query node was there for a moment, which left no memory: a load was "
+    "refused as one too large",
     "56-read-by-a-follower-alone": "the checker's own: only a follower had read a record, which was no longer replayed "
     "when it was acknowledged; it became an owner that replays nothing, and the record counted as lost",
 }

@@ -213,7 +213,8 @@ class Placement:
 
     async def check_memory(self, collection: Collection, load: LoadRecord) -> None:
         """MemoryLimitError when what is to be loaded, and is not yet, takes more memory than the query nodes have
-        left. A collection that is loaded may outgrow them later, and is served on: what is mapped is given back."""
+        left. Where there is none now, nobody knows: what is asked for is loaded by those that come. A collection that
+        is loaded may outgrow them later, and is served on: what is mapped is given back."""
         wanted = 0
         for vchannel in collection.vchannels:
             state = await self.shard(vchannel)
@@ -225,7 +226,7 @@ class Placement:
             await self._peers.while_there(self._tasks, node_id, node.status())
             for node_id, node in list(self._peers.query.items())
         ]
-        if not wanted or any(not status.memory_bytes_max for status in statuses):
+        if not wanted or not statuses or any(not status.memory_bytes_max for status in statuses):
             return
         limit = sum(status.memory_bytes_max for status in statuses)
         predicted = wanted + sum(status.memory_bytes for status in statuses)

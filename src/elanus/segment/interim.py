@@ -6,6 +6,7 @@ assignment. A reader of fewer rows than a head has does without it. Changed on t
 
 from __future__ import annotations
 
+from elanus.index.coarse import CoarseCodes
 from elanus.index.contract import VectorIndex
 from elanus.index.interim import InterimIndex, is_worth_a_head
 from elanus.index.scored import ScoredVectors
@@ -17,7 +18,7 @@ class InterimHeads:
     """The heads of one segment, by field."""
 
     def __init__(self) -> None:
-        self._heads: dict[int, VectorIndex] = {}
+        self._heads: dict[int, CoarseCodes] = {}
         self._busy: set[int] = set()
 
     def index(self, field_id: int, vectors: Vectors | ScoredVectors) -> VectorIndex | None:
@@ -36,8 +37,8 @@ class InterimHeads:
             self._busy.add(field_id)
         return wanted
 
-    def end(self, field_id: int, head: VectorIndex | None) -> None:
-        """A build has ended. After one that failed (None) no other is begun."""
+    def end(self, field_id: int, head: CoarseCodes | None) -> None:
+        """A build has ended. After one that gave no head another would not either."""
         if head is not None:
             self._busy.discard(field_id)
             self._heads[field_id] = head

@@ -315,7 +315,7 @@ class Delegator:
         self, shard: Shard, readers: list[GrowingReader], read: ShardRead, visibility: Visibility
     ) -> Hits:
         assert read.vector is not None
-        self._interims.consider(readers, read.vector)
+        await self._interims.consider(readers, read.vector)
         return await self._execution.search(readers, read, shard.schema, visibility)
 
     async def _query_growing(

@@ -71,7 +71,7 @@ class CoarseCodes:
         self._typical_length = 1.0
         self._slack = 0.0
         self._candidates_for_one = math.inf
-        self._try_out(vectors)
+        self._try_out(vectors, sample)
 
     def candidates(self, query: Floats, k: int) -> Rows | None:
         """Rows (1, m) among which nearly all of the k best of one query (1, dim) are; None if they are too many. `k` is
@@ -120,13 +120,13 @@ class CoarseCodes:
             return max(float(np.linalg.norm(query - self._mean)), self._typical_length)
         return float(np.linalg.norm(query))
 
-    def _try_out(self, vectors: Vectors) -> None:
+    def _try_out(self, vectors: Vectors, sample: Floats) -> None:
         """Set the slack, and how many candidates it leaves for each row wanted."""
         k, rows = min(TRIAL_K, self.row_count), _spread(vectors, TRIAL_QUERIES)
-        strangers = _strangers(vectors.take(_spread(vectors, SAMPLE_ROWS)), len(rows))
+        strangers = _strangers(sample, len(rows))
         if self.metric is not Metric.L2:  # Not all of them share what all rows have in common.
-            strangers[::2] -= self._mean[: vectors.dimension]
-        queries = np.concatenate((vectors.take(rows), strangers))
+            strangers[::2] -= self._mean
+        queries = np.concatenate((vectors.take(rows), strangers[:, : vectors.dimension]))
         prepared = self._prepared(queries)
         if self.metric is Metric.L2:
             self._typical_length = float(np.median(np.linalg.norm(prepared[: len(rows)] - self._mean, axis=1)))

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from elanus.base.limits import RESULT_WINDOW_MAX, TOP_K_MAX
+from elanus.base.limits import TOP_K_MAX
 from elanus.functions.rankers import AVERAGE, MAX, SUM, AnyRanker
 from elanus.functions.score_parameters import check_search_count, legacy_ranker, ranker_of
 from elanus.model.columns import Rows
@@ -24,7 +24,7 @@ from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.forms import clock_of
 from elanus.nodes.proxy.grouping import grouping_of
 from elanus.nodes.proxy.outputs import expanded, outgoing
-from elanus.nodes.proxy.plan import SearchPlan, check_round_decimal, search_plan
+from elanus.nodes.proxy.plan import SearchPlan, check_round_decimal, result_window, search_plan
 from elanus.nodes.proxy.reads import Reader, outgoing_groups, query_count_of, with_input
 from elanus.nodes.proxy.reduce import page_of, rounded_half_up
 from elanus.nodes.proxy.routes import Routes
@@ -171,7 +171,9 @@ def _ranking(entry: CollectionEntry, request: HybridSearchRequest, query_count: 
             raise RequestError("unsupported rerank function: [boost] , list of supported [decay,model,rrf,weighted]")
     else:
         ranker = legacy_ranker(params)
-    limit, offset = _window(request)
+    if "limit" not in request.rank_params:
+        raise RequestError("limit not found in rank_params")
+    limit, offset = result_window(request.rank_params)
     decimals = check_round_decimal(params.get("round_decimal", "-1"))
     grouping = grouping_of(entry, params)
     scorer = params.get("rank_group_scorer", "") or MAX
@@ -180,27 +182,3 @@ def _ranking(entry: CollectionEntry, request: HybridSearchRequest, query_count: 
     check_search_count(ranker, len(request.requests))
     order = None if grouping is None else GroupOrder(grouping.size, scorer)
     return _Ranking(ranker, limit, offset, decimals, grouping, order)
-
-
-def _window(request: HybridSearchRequest) -> tuple[int, int]:
-    fault = "invalid max query result window, "
-    if "limit" not in request.rank_params:
-        raise RequestError("limit not found in rank_params")
-    limit, offset = _integer(request, "limit"), _integer(request, "offset")
-    if limit <= 0:
-        raise RequestError(f"{fault}limit [{limit}] is invalid, should be greater than 0")
-    if offset < 0:
-        raise RequestError(f"{fault}offset [{offset}] is invalid, should be gte than 0")
-    if limit + offset > RESULT_WINDOW_MAX:
-        raise RequestError(
-            f"{fault}(offset+limit) should be in range [1, {RESULT_WINDOW_MAX}], but got {limit + offset}"
-        )
-    return limit, offset
-
-
-def _integer(request: HybridSearchRequest, key: str) -> int:
-    text = request.rank_params.get(key) or "0"
-    try:
-        return int(text)
-    except ValueError:
-        raise RequestError(f"{key} [{text}] is invalid") from None

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from elanus.base.limits import TOP_K_MAX
+from elanus.base.limits import RESULT_WINDOW_MAX, TOP_K_MAX
 from elanus.index.registry import validate_search
 from elanus.index.sparse import packed_queries
 from elanus.model.columns import Column
@@ -197,6 +197,21 @@ def _literal(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def result_window(params: Mapping[str, str]) -> tuple[int, int]:
+    """`limit` and `offset`, which together reach no further than the result window."""
+    fault = "invalid max query result window, "
+    limit, offset = integer(params, "limit", 0), integer(params, "offset", 0)
+    if limit <= 0:
+        raise RequestError(f"{fault}limit [{limit}] is invalid, should be greater than 0")
+    if offset < 0:
+        raise RequestError(f"{fault}offset [{offset}] is invalid, should be gte than 0")
+    if limit + offset > RESULT_WINDOW_MAX:
+        raise RequestError(
+            f"{fault}(offset+limit) should be in range [1, {RESULT_WINDOW_MAX}], but got {limit + offset}"
+        )
+    return limit, offset
 
 
 def integer(params: Mapping[str, str], key: str, default: int | None) -> int:

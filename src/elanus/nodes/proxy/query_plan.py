@@ -10,8 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from elanus.base.limits import RESULT_WINDOW_MAX
-from elanus.model.errors import BadParameterError, RequestError
+from elanus.model.errors import BadParameterError
 from elanus.model.reads import Aggregate, Aggregation, OrderKey
 from elanus.model.requests import QueryRequest
 from elanus.model.schema import FieldSchema
@@ -19,7 +18,7 @@ from elanus.model.types import DataType
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.forms import Clock, clock_of
 from elanus.nodes.proxy.outputs import Outputs, expanded
-from elanus.nodes.proxy.plan import boolean, integer
+from elanus.nodes.proxy.plan import boolean, integer, result_window
 
 COUNT_FIELD: Final = FieldSchema(field_id=0, name="count(*)", data_type=DataType.INT64)
 _AGGREGATE: Final = re.compile(r"(count|sum|avg|min|max)\s*\(\s*(\*|\w+)\s*\)", re.IGNORECASE)
@@ -124,17 +123,7 @@ def _window(params: Mapping[str, str]) -> tuple[int, int]:
     """Limit (-1: none) and offset. An offset without a limit has no meaning and is left out."""
     if not params.get("limit"):
         return -1, 0
-    fault = "invalid max query result window, "
-    limit, offset = integer(params, "limit", None), integer(params, "offset", 0)
-    if limit <= 0:
-        raise RequestError(f"{fault}limit [{limit}] is invalid, should be greater than 0")
-    if offset < 0:
-        raise RequestError(f"{fault}offset [{offset}] is invalid, should be gte than 0")
-    if limit + offset > RESULT_WINDOW_MAX:
-        raise RequestError(
-            f"{fault}(offset+limit) should be in range [1, {RESULT_WINDOW_MAX}], but got {limit + offset}"
-        )
-    return limit, offset
+    return result_window(params)
 
 
 def _cursor(params: Mapping[str, str], is_iterator: bool) -> Cursor | None:

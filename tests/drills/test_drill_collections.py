@@ -105,4 +105,4 @@ def test_come_and_go_for_a_moment(tmp_path: Path) -> None:
 @pytest.mark.drill
 @pytest.mark.alone
 def test_come_and_go_for_long(tmp_path: Path) -> None:
-    play(tmp_path / "store", 60.0)
+    play(tmp_path / "store", 40.0)

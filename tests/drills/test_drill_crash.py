@@ -161,4 +161,4 @@ def test_killed_a_few_times(tmp_path: Path) -> None:
 
 @pytest.mark.drill
 def test_killed_many_times(tmp_path: Path) -> None:
-    play(tmp_path / "store", kills=24)
+    play(tmp_path / "store", kills=20)

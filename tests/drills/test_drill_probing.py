@@ -183,4 +183,4 @@ def test_probed_for_a_moment(tmp_path: Path) -> None:
 @pytest.mark.drill
 @pytest.mark.alone
 def test_probed_for_long(tmp_path: Path) -> None:
-    play(tmp_path / "store", 75.0)
+    play(tmp_path / "store", 65.0)

@@ -1,0 +1,182 @@
+"""What a server adds to each vector index: `python -m bench.served`.
+
+One collection of one segment for each index, one client, one query a call without output fields; the server's CPU time
+per query, all of its threads, beside the same search of the same data in process, by our index and by the bare library
+(see `bench.indexes`). *Added* is the server's time less the library's: what design calls the budget of a search,
+"without the index kernel itself". Recall is that of the server's answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from pymilvus import DataType, MilvusClient
+
+from bench.cli import FULL_DATA, SAMPLE
+from bench.client import first_answer
+from bench.environment import ROOT
+from bench.indexes import ROWS, Entry, Figures, World, entries, measure
+from bench.procs import Server
+from bench.runner import ClientProcess
+from bench.systems import SERVERS
+from bench.workload import K, load
+
+BUDGET_MS: Final = 0.35
+"""Design, section 6: search, k = 10, no output fields."""
+ROUNDS: Final = 6
+"""How often all queries are asked; the first time is not counted."""
+REST_S: Final = 2.0
+START_S_MAX: Final = 60.0
+BUILD_S_MAX: Final = 300.0
+BATCH_ROWS: Final = 2000
+EFFORTS: Final = {"ef": 48, "nprobe": 64, "search_list": 50}
+"""Asked of indexes over whole vectors or good codes; of those over small codes four times the `ef`."""
+SMALL_CODES: Final = ("HNSW_PQ", "HNSW_PRQ")
+
+
+class Served(msgspec.Struct):
+    """One index: CPU milliseconds a query."""
+
+    name: str
+    params: dict[str, Any]
+    recall: float
+    server_ms: float
+    ours_ms: float
+    bare_ms: float | None
+    memory_bytes_per_row: float
+
+    @property
+    def added_ms(self) -> float:
+        """The server's time without the library's; without ours where the library has no such index."""
+        return self.server_ms - (self.ours_ms if self.bare_ms is None else self.bare_ms)
+
+
+def at_one_effort(entry: Entry) -> Entry:
+    """The entry with the one effort that is asked."""
+
+    def is_asked(effort: dict[str, Any]) -> bool:
+        factor = 4 if entry.name in SMALL_CODES else 1
+        return all(effort.get(name, value * factor) == value * factor for name, value in EFFORTS.items())
+
+    return replace(entry, efforts=[effort for effort in entry.efforts if is_asked(effort)])
+
+
+def fill(uri: str, name: str, values: np.ndarray, index_params: dict[str, Any]) -> None:
+    """The loaded and indexed collection, in the client's process."""
+    client = MilvusClient(uri)
+    schema = client.create_schema()
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    is_binary = values.dtype == np.uint8
+    kind = DataType.BINARY_VECTOR if is_binary else DataType.FLOAT_VECTOR
+    schema.add_field("v", kind, dim=values.shape[1] * (8 if is_binary else 1))
+    client.create_collection(name, schema=schema, consistency_level="Bounded")
+    for first in range(0, len(values), BATCH_ROWS):
+        rows = [
+            {"id": first + number, "v": _sent(one)} for number, one in enumerate(values[first : first + BATCH_ROWS])
+        ]
+        client.insert(name, rows)
+    client.flush(name)
+    index = client.prepare_index_params()
+    index.add_index("v", index_name="v", index_type=name, **index_params)
+    client.create_index(name, index, timeout=BUILD_S_MAX)
+    client.load_collection(name, timeout=BUILD_S_MAX)
+    client.close()
+
+
+def ask(uri: str, name: str, effort: dict[str, Any], queries: np.ndarray) -> np.ndarray:
+    """The keys of all queries, asked one by one, in the client's process."""
+    client = MilvusClient(uri)
+    params = {"params": effort}
+    found = [client.search(name, [_sent(one)], limit=K, search_params=params)[0] for one in queries]
+    client.close()
+    return np.array([[hit["id"] for hit in hits] for hits in found])
+
+
+def _sent(vector: np.ndarray) -> Any:
+    return vector.tobytes() if vector.dtype == np.uint8 else vector.tolist()
+
+
+def served(server: Server, uri: str, entry: Entry, world: World, asker: ClientProcess) -> Served:
+    """One index, by the server and then in process."""
+    asker.run(
+        server, fill, uri, entry.name, world.values, {"metric_type": str(world.metric), "params": dict(entry.params)}
+    )
+    rows = asker.run(server, ask, uri, entry.name, entry.efforts[0], world.queries)
+    time.sleep(REST_S)
+    before_s = server.cpu_s()
+    for _ in range(ROUNDS - 1):
+        asker.run(server, ask, uri, entry.name, entry.efforts[0], world.queries)
+    server_ms = 1000 * (server.cpu_s() - before_s) / ((ROUNDS - 1) * len(world.queries))
+    own: Figures = measure(entry, world)
+    point = own.points[0]
+    return Served(
+        entry.name,
+        point.params,
+        world.recall(rows, world.worst_scores()),
+        server_ms,
+        1000 / point.rate,
+        None if point.bare_rate is None else 1000 / point.bare_rate,
+        own.memory_bytes_per_row,
+    )
+
+
+def table(found: list[Served], row_count: int) -> str:
+    """The figures as text."""
+    lines = [
+        f"{row_count} rows, one query a call, k = {K}, CPU ms a query; added: server less bare (less ours without it), "
+        f"budget {BUDGET_MS}",
+        f"{'index':<13}{'effort':<32}{'recall':>7}{'server':>8}{'ours':>8}{'bare':>8}{'added':>8}{'mem B/row':>11}",
+    ]
+    for one in found:
+        effort = " ".join(f"{name}={value:g}" for name, value in one.params.items())
+        bare = "-" if one.bare_ms is None else f"{one.bare_ms:.3f}"
+        lines.append(
+            f"{one.name:<13}{effort:<32}{one.recall:>7.3f}{one.server_ms:>8.3f}{one.ours_ms:>8.3f}{bare:>8}"
+            f"{one.added_ms:>8.3f}{one.memory_bytes_per_row:>11.0f}{'' if one.added_ms <= BUDGET_MS else '  OVER'}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measure what was chosen, and show it beside what earlier runs measured of the others."""
+    parser = argparse.ArgumentParser(prog="python -m bench.served", description="What a server adds to each index.")
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--indexes", default="", help="comma-separated choice; all by default")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results")
+    options = parser.parse_args()
+    data = load(FULL_DATA if FULL_DATA.exists() else SAMPLE, options.rows)
+    chosen = {name for name in options.indexes.split(",") if name}
+    worlds = {is_binary: World(data, is_binary) for is_binary in (False, True)}
+    options.out.mkdir(parents=True, exist_ok=True)
+    kept = options.out / f"served-{len(data.vectors)}.json"
+    found = (
+        {one.name: one for one in msgspec.json.decode(kept.read_bytes(), type=list[Served])} if kept.exists() else {}
+    )
+    elanus = SERVERS["elanus"]
+    elanus.setup()
+    with TemporaryDirectory(dir=ROOT / "bench") as folder, ClientProcess() as asker:
+        launch = elanus.launch(Path(folder))
+        with launch.start() as server:
+            uri = f"http://127.0.0.1:{launch.port}"
+            asker.run(server, first_answer, launch.port, START_S_MAX)
+            for entry in map(at_one_effort, entries()):
+                if not chosen or entry.name in chosen:
+                    sys.stderr.write(f"bench: measuring {entry.name}\n")
+                    found[entry.name] = served(server, uri, entry, worlds[entry.name.startswith("BIN")], asker)
+                    kept.write_bytes(msgspec.json.format(msgspec.json.encode(list(found.values()))))
+    page = table([found[entry.name] for entry in entries() if entry.name in found], len(data.vectors))
+    sys.stdout.write(page)
+    (options.out / "served.txt").write_text(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

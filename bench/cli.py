@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from bench import plot, report
-from bench.environment import CACHE, ROOT
+from bench.environment import CACHE, INSTALL, ROOT
 from bench.kernel import Kernel
 from bench.measure import RECALL_MIN, Measures, Plan, measure, measure_faiss
 from bench.systems import SERVERS
@@ -117,7 +117,7 @@ def _write(found: report.Report, folder: Path) -> None:
     if plot.draw(found, folder / f"{stem}.png"):
         shutil.copy(folder / f"{stem}.png", folder / "latest.png")
     else:
-        _say("no plot: matplotlib is not installed (pip install matplotlib)")
+        _say(f"no plot: matplotlib is not installed: {INSTALL}")
     sys.stdout.write(page)
     _say(f"written to {folder}/{stem}.txt, .json and .png")
 

@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "bench" / ".cache"
 PYMILVUS_VERSION = "2.6.17"
+INSTALL = "pip install 'elanus[bench]'"
+"""What the comparisons need beside the package."""
 SERVER_PYTHON = "BENCH_SERVER_PYTHON"
 """Names the project's interpreter once the bench runs in another environment."""
 
@@ -30,6 +32,13 @@ def installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def require(*names: str) -> None:
+    """End with one line that says what to install, unless all are there."""
+    missing = [name for name in names if installed(name) is None]
+    if missing:
+        raise SystemExit(f"bench: needs {', '.join(missing)}: {INSTALL}")
 
 
 def virtual_environment(name: str, *requirements: str) -> Path:

@@ -28,7 +28,7 @@ import msgspec
 import numpy as np
 
 from bench.cli import FULL_DATA, SAMPLE
-from bench.environment import ROOT
+from bench.environment import INSTALL, ROOT
 from bench.workload import Bools, Dataset, K, load
 from elanus.index import registry
 from elanus.index.binary import BinaryVectors
@@ -365,7 +365,7 @@ def main() -> int:
     sys.stdout.write(page)
     (options.out / "indexes.txt").write_text(page)
     if not draw(found, options.out / "indexes.png", page.partition("\n")[0]):
-        sys.stderr.write("bench: no plot: matplotlib is not installed (pip install matplotlib)\n")
+        sys.stderr.write(f"bench: no plot: matplotlib is not installed: {INSTALL}\n")
     return 0
 
 

@@ -3,7 +3,7 @@
 Documents have Zipf-distributed terms, about 100 distinct ones each; weights are BM25's. The three systems answer the
 same top-10 queries of 10 and of 50 terms drawn like the documents' terms, one query at a time on one core: the index
 SPARSE_INVERTED_INDEX by our kernel, ``matrix @ query`` and a selection by scipy, and tantivy over the same terms as
-text. CPU time is reported. Needs scipy and tantivy: ``pip install scipy tantivy``.
+text. CPU time is reported. Needs scipy and tantivy: ``pip install 'elanus[bench]'``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bench.environment import CACHE
+from bench.environment import CACHE, require
 
 K = 10
 VOCABULARY = 30_000
@@ -168,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.sparse", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=500_000)
     options = parser.parse_args(arguments)
+    require("scipy", "tantivy")
     data = collection(options.rows)
     sys.stderr.write(f"bench: {len(data)} documents, {len(data.terms) / len(data):.0f} entries each\n")
     systems: dict[str, Any] = {

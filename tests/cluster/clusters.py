@@ -18,7 +18,7 @@ from balancers import nginx
 from hosts import Hosts
 from pymilvus import MilvusClient
 
-from services import Service, s3_environment, start_etcd
+from services import Radosgw, Service, s3_environment, start_etcd, start_moto
 
 LEASE_S = 2.0
 READY_S_MAX = 60.0
@@ -225,6 +225,11 @@ def real_cluster(folder: Path, make_store: Callable[[Path], Service], bucket: st
         cluster.balancer = stack.enter_context(nginx(upstreams, folder / "nginx"))
         wait_serving(cluster.uri)
         yield cluster
+
+
+def start_store(folder: Path) -> Service:
+    """Radosgw, or moto where ELANUS_TEST_STORE says so."""
+    return start_moto(folder) if os.environ.get("ELANUS_TEST_STORE") == "moto" else Radosgw(folder)
 
 
 def wait_serving(uri: str) -> None:

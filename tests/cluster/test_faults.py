@@ -14,15 +14,14 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from clusters import LEASE_S, Cluster, RoleProcess, real_cluster, stop_for
+from clusters import LEASE_S, Cluster, RoleProcess, real_cluster, start_store, stop_for
 from hosts import need_hosts
 from pymilvus import MilvusClient
 from workload import KINDS, Load
 
-from services import BUCKET, Radosgw, Service, start_moto
+from services import BUCKET
 
 pytestmark = [pytest.mark.drill, pytest.mark.alone]
 
@@ -68,11 +67,6 @@ class Trial:
         faults = self.cluster.faults()
         assert not faults, "\n".join(faults[:20])
         return outages
-
-
-def start_store(folder: Path) -> Service:
-    """Radosgw, or moto where ELANUS_TEST_STORE says so."""
-    return start_moto(folder) if os.environ.get("ELANUS_TEST_STORE") == "moto" else Radosgw(folder)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from elanus.base.errors import check
 from elanus.base.limits import KIB
 from elanus.index.binary import BinaryVectors
-from elanus.index.calibrate import POINTS_VERSION, Sample, calibrate, sample_rows, sampled
+from elanus.index.calibrate import POINTS_VERSION, Sample, calibrate, in_threads, sample_rows, sampled
 from elanus.index.codes import quiet_clustering
 from elanus.index.compiled.bits import BitLists, Wanted, nearest_bits
 from elanus.index.contract import Bytes, Found, ResolvedIndex, RowMask, SearchParams, VectorIndex
@@ -142,7 +142,7 @@ class BinIvfFlat(Declaration):
         metric = resolved.metric or Metric.HAMMING
         with threads_set(threads):
             arrays = _clustered(values, list_count)
-            efforts = _efforts(BinaryLists(arrays), values, metric)
+            efforts = _efforts(BinaryLists(arrays), values, metric, threads)
         trailer = Trailer(self.name, metric, row_count, 8 * width, {"nlist": list_count}, efforts)
         return write_arrays(arrays, trailer)
 
@@ -173,13 +173,13 @@ def _training_bits(values: Bytes, least: int) -> Bytes:
     return np.zeros((least, values.shape[1]), np.uint8)
 
 
-def _efforts(lists: BinaryLists, values: Bytes, metric: Metric) -> tuple[Effort, ...]:
+def _efforts(lists: BinaryLists, values: Bytes, metric: Metric, threads: int) -> tuple[Effort, ...]:
     def search(queries: np.ndarray, k: int, nprobe: int) -> Found:
         return lists.search(queries, k, nprobe, metric, None)
 
     count = lists.count
     steps = sorted({min(count, max(1, round(1.5**step))) for step in range(28)})
-    return calibrate(search, _sample(values, metric), lambda rank: steps)
+    return calibrate(in_threads(search, threads), _sample(values, metric), lambda rank: steps)
 
 
 def _sample(values: Bytes, metric: Metric) -> Sample:

@@ -22,10 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
+from elanus.base.compute import run_in_threads
 from elanus.index.contract import Floats, Found, Rows
 from elanus.index.exact import search_exact
 from elanus.index.file import Effort
@@ -50,6 +51,10 @@ SHIFT: Final = np.float32(0.8)
 are."""
 SHIFT_MIN, SHIFT_MAX = np.float32(0.2), np.float32(0.5)
 """Bounds on that, as shares of the way to the other row."""
+
+
+Search: TypeAlias = Callable[[np.ndarray, int, int], Found]
+"""`search(queries, k, effort)`."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +125,25 @@ def sample_dense(vectors: Floats, metric: Metric) -> Sample:
     return sampled(queries, np.concatenate((rows, np.full(len(rows), -1))), exactly, len(vectors))
 
 
+def in_threads(search: Search, threads: int) -> Search:
+    """The search of an index with kernels of our own, its queries dealt out to threads; faiss deals them out itself."""
+
+    def shared(queries: np.ndarray, k: int, effort: int) -> Found:
+        blocks = [block for block in np.array_split(queries, threads) if len(block)]
+        answers: list[Found | None] = [None] * len(blocks)
+
+        def answer(place: int) -> None:
+            answers[place] = search(blocks[place], k, effort)
+
+        run_in_threads([partial(answer, place) for place in range(len(blocks))])
+        found = [one for one in answers if one is not None]
+        return Found(np.concatenate([one.scores for one in found]), np.concatenate([one.rows for one in found]))
+
+    return shared
+
+
 def calibrate(
-    search: Callable[[np.ndarray, int, int], Found],
+    search: Search,
     sample: Sample,
     ladder: Callable[[int], Sequence[int]],
     coded_rows: int = 0,

@@ -27,7 +27,7 @@ from elanus.base.doors import ReadFile
 from elanus.base.errors import check
 from elanus.base.limits import GIB, MIB
 from elanus.base.pieces import repeated
-from elanus.index.calibrate import POINTS_VERSION, calibrate, effort_for, sample_dense
+from elanus.index.calibrate import POINTS_VERSION, calibrate, effort_for, in_threads, sample_dense
 from elanus.index.compiled.beam import Walk, step
 from elanus.index.compiled.vamana import Adjacency
 from elanus.index.contract import Floats, Found, ResolvedIndex, RowMask, Rows, SearchParams, VectorIndex
@@ -233,7 +233,7 @@ class DiskAnn(Declaration):
             "nodes": nodes,
         }
         disk_graph = DiskGraph(layout, codes.codebooks, codes.codes, MappedGroups(nodes), kept_groups)
-        efforts = _calibrated(disk_graph, unique.vectors, metric)
+        efforts = _calibrated(disk_graph, unique.vectors, metric, threads)
         trailer = Trailer(self.name, metric, len(vectors), dimension, _stored(params, kept_groups), efforts)
         return write_arrays(sections, trailer)
 
@@ -269,7 +269,7 @@ def _reordered(unique: Distinct, graph: Adjacency, order: Rows) -> tuple[Distinc
     return Distinct(unique.vectors[order], rows, starts), Adjacency(neighbours, graph.degrees[order])
 
 
-def _calibrated(graph: DiskGraph, vectors: Floats, metric: Metric) -> tuple[Effort, ...]:
+def _calibrated(graph: DiskGraph, vectors: Floats, metric: Metric, threads: int) -> tuple[Effort, ...]:
     # Vectors of COSINE are normalised already, so inner product orders them as the cosine does.
     plain = Metric.IP if metric is Metric.COSINE else metric
 
@@ -283,7 +283,7 @@ def _calibrated(graph: DiskGraph, vectors: Floats, metric: Metric) -> tuple[Effo
     def ladder(rank: int) -> Sequence[int]:
         return [math.ceil(rank * ratio) for ratio in LIST_RATIOS]
 
-    return calibrate(search, sample_dense(vectors, plain), ladder)
+    return calibrate(in_threads(search, threads), sample_dense(vectors, plain), ladder)
 
 
 def _stored(params: dict[str, Setting], kept_groups: int) -> dict[str, Setting]:

@@ -19,6 +19,7 @@ from elanus.expr.geometry import Shapes, from_texts
 from elanus.expr.tree import ColumnCompare, RowLeaf
 from elanus.index.registry import build_scalar, load_scalar, resolve
 from elanus.index.scalars.contract import ScalarIndex
+from elanus.index.scalars.documents import PATHS_MAX
 from elanus.index.scalars.grams import gram_lists
 from elanus.model.columns import Column, Mask
 from elanus.model.index import IndexDefinition
@@ -252,6 +253,30 @@ def test_a_selective_predicate_is_left_to_the_index(text: str, index_type: str) 
 @pytest.mark.parametrize("text", ["many > -1000000000", "st_isvalid(place)", "few + 1 == 3"])
 def test_what_a_scan_does_better_is_scanned(text: str) -> None:
     assert indexed(text, range(len(INDEXES)), always=False)[1] == ["scan"]
+
+
+def test_of_too_many_paths_the_others_are_scanned() -> None:
+    documents = [{"common": row % 3, "map": {f"k{row}": row}} for row in range(PATHS_MAX + 500)]
+    column = Column(pa.array([json.dumps(one).encode() for one in documents], pa.large_binary()))
+    field = SCHEMA.field("doc")
+    assert field is not None
+    definition = IndexDefinition(
+        0, "", field.field_id, "doc", {"index_type": "INVERTED", "json_cast_type": "JSON", "json_path": "doc"}
+    )
+    index = load_scalar("INVERTED", memoryview(b"".join(build_scalar(definition, field, column))))
+    answered = 0
+    for row in (*range(0, len(documents), 50), None):
+        path = "doc['common']" if row is None else f"doc['map']['k{row}']"
+        leaf: Any = parse_filter(f"{path} == {row or 0}", SCHEMA).root
+        lookup = index.lookup(leaf)
+        if lookup is not None:
+            answered += 1
+            wanted = [one["common"] == 0 if row is None else one["map"].get(f"k{row}") == row for one in documents]
+            assert lookup.mask().tolist() == wanted
+    assert lookup is not None, "the path that all documents have"
+    assert 0 < answered < len(documents) // 50
+    none: Any = parse_filter("doc['none'] == 1", SCHEMA).root
+    assert index.lookup(none) is None
 
 
 def test_numbers_that_doubles_cannot_hold_are_scanned() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -100,6 +101,20 @@ def test_sparse_search_is_its_twin(rows: list[dict[int, float]], queries: list[d
             if keep[at] and row.keys() & query.keys()
         }
         assert answers(found, place) == best(scores, k, True)
+
+
+def test_a_sparse_column_without_an_index_is_searched_where_it_lies() -> None:
+    """What a segment is said to take in memory counts the column once; nothing as large stays behind a search."""
+    rows = [encoded({dimension: 1.0 for dimension in range(row % 7, 2000, 7)}) for row in range(500)]
+    column = pa.array(rows, pa.large_binary())
+    vectors, asked = SparseVectors(column), packed_queries(rows[:1])
+    tracemalloc.start()
+    try:
+        search_planned(None, vectors, SearchRequest(asked, 5, Metric.IP))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < column.nbytes / 10
 
 
 def test_ranges_hold_for_scored_vectors() -> None:

@@ -68,13 +68,12 @@ class SparseVectors:
         return np.frombuffer(offsets, np.int64, len(self.values) + 1, self.values.offset * 8)
 
     def read_entries(self) -> Entries:
-        """All entries, copied out of the column."""
+        """All entries, viewing the column, which may be mapped: copies of them would be as large as it is."""
         bounds, data = self._bounds, self.values.buffers()[2]
         if data is None or bounds[0] == bounds[-1]:
             return Entries(np.empty(0, np.uint32), np.empty(0, np.float32), np.zeros(len(self) + 1, np.int64))
         raw = np.frombuffer(data, np.uint8, int(bounds[-1] - bounds[0]), int(bounds[0])).view("<u4").reshape(-1, 2)
-        weights = np.ascontiguousarray(raw[:, 1]).view(np.float32)
-        return Entries(np.ascontiguousarray(raw[:, 0]), weights, (bounds - bounds[0]) // ENTRY_BYTES)
+        return Entries(raw[:, 0], raw.view("<f4")[:, 1], (bounds - bounds[0]) // ENTRY_BYTES)
 
     @cached_property
     def _entries(self) -> Entries:
@@ -96,7 +95,7 @@ class SparseVectors:
         # The low bits of a dimension say for nearly all entries that the query does not have it.
         sieve = np.zeros(_SIEVE_BITS, np.bool_)
         sieve[dimensions % _SIEVE_BITS] = True
-        likely = np.flatnonzero(sieve[entries.dimensions.view("<u2")[::2]])
+        likely = np.flatnonzero(sieve[entries.dimensions.astype(np.uint16)])
         found = entries.dimensions[likely]
         at = np.minimum(np.searchsorted(dimensions, found), len(dimensions) - 1)
         same = dimensions[at] == found

@@ -129,7 +129,7 @@ def _laid_flat(column: Column, prefix: Path) -> tuple[dict[Path, _Laid], bool]:
 
 
 def _members(at: _Members, is_object: Mask) -> Iterator[_Members]:
-    """What the objects there hold, by key, what most of them hold last."""
+    """What the objects there hold, by key; the key that most of them have comes last, and is taken up first."""
     objects: list[dict[str, Any]] = list(compress(at.values, is_object.tobytes()))
     if not objects:
         return

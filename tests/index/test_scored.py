@@ -105,7 +105,7 @@ def test_sparse_search_is_its_twin(rows: list[dict[int, float]], queries: list[d
 
 def test_a_sparse_column_without_an_index_is_searched_where_it_lies() -> None:
     """What a segment is said to take in memory counts the column once; nothing as large stays behind a search."""
-    rows = [encoded({dimension: 1.0 for dimension in range(row % 7, 2000, 7)}) for row in range(500)]
+    rows = [encoded(dict.fromkeys(range(row % 7, 2000, 7), 1.0)) for row in range(500)]
     column = pa.array(rows, pa.large_binary())
     vectors, asked = SparseVectors(column), packed_queries(rows[:1])
     tracemalloc.start()

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import chain, compress
+from heapq import heappop, heappush
+from itertools import chain, compress, count
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -111,25 +112,29 @@ class _Members(NamedTuple):
 
 
 def _laid_flat(column: Column, prefix: Path) -> tuple[dict[Path, _Laid], bool]:
-    """What stands at the paths beneath `prefix`, and whether these are all."""
+    """What stands at the paths beneath `prefix`, and whether these are all. Of each block of rows the paths that most
+    documents have come first."""
     laid: defaultdict[Path, _Laid] = defaultdict(_Laid)
     knows_all = True
     for start in range(0, len(column), shred.BLOCK_ROWS):
         block = column.slice(start, min(start + shred.BLOCK_ROWS, len(column)))
-        pending = [_Members(prefix, start + np.arange(len(block)), shred.decoded_values(block, prefix))]
+        numbers = count()
+        first = _Members(prefix, start + np.arange(len(block)), shred.decoded_values(block, prefix))
+        pending = [(-len(block), next(numbers), first)]
         while pending:
-            at = pending.pop()
+            at = heappop(pending)[-1]
             if at.path not in laid and len(laid) >= PATHS_MAX:
                 knows_all = False
                 continue
             found = shred.classified(at.values)
             laid[at.path].add(at.rows, found, at.values)
-            pending.extend(_members(at, found.kinds == shred.OBJECT))
+            for beneath in _members(at, found.kinds == shred.OBJECT):
+                heappush(pending, (-len(beneath.rows), next(numbers), beneath))
     return laid, knows_all
 
 
 def _members(at: _Members, is_object: Mask) -> Iterator[_Members]:
-    """What the objects there hold, by key; the key that most of them have comes last, and is taken up first."""
+    """What the objects there hold, by key."""
     objects: list[dict[str, Any]] = list(compress(at.values, is_object.tobytes()))
     if not objects:
         return
@@ -141,7 +146,7 @@ def _members(at: _Members, is_object: Mask) -> Iterator[_Members]:
     stops = np.cumsum(np.bincount(codes, minlength=len(coded.dictionary)))
     starts = np.concatenate((np.zeros(1, np.int64), stops[:-1]))
     names = coded.dictionary.to_pylist()
-    for code in np.argsort(stops - starts, kind="stable").tolist():
+    for code in range(len(names)):
         places = order[starts[code] : stops[code]]
         yield _Members((*at.path, names[code]), owners[places], [values[place] for place in places.tolist()])
 

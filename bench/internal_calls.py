@@ -1,4 +1,4 @@
-"""What a call between roles costs: direct, through the codec, and over gRPC between two processes.
+"""What a call between roles costs: direct, through the codec, and over streams between two processes.
 
     python -m bench.internal_calls
 
@@ -22,14 +22,14 @@ from elanus.base.real import real_doors
 from elanus.model.columns import Batch, Column
 from elanus.nodes.codec import through_codec
 from elanus.testing.conformance_transport import Desk, Parcel, Postman
-from elanus.wire.internal import GrpcTransport, Link
+from elanus.wire.internal import Link, StreamTransport
 
 SECONDS = 1.5
 LINK = Link("127.0.0.1:0", "bench")
 
 
-def _transport() -> GrpcTransport:
-    return GrpcTransport(LINK, real_doors(lambda *_: None), report=lambda _: None, observe=lambda *_: None)
+def _transport() -> StreamTransport:
+    return StreamTransport(LINK, real_doors(lambda *_: None), report=lambda _: None, observe=lambda *_: None)
 
 
 def _serve(tell: Connection) -> None:
@@ -60,7 +60,7 @@ async def _measure(address: str) -> None:
     rows = {1: Column(np.arange(1000)), 2: Column(np.zeros((1000, 768), np.float32))}
     parcel = Parcel(name="rows", batch=Batch(1000, rows))
     remote = _transport().connect(address, Postman)
-    ways: dict[str, Postman] = {"direct": Desk(), "codec": through_codec(Desk(), Postman), "gRPC": remote}
+    ways: dict[str, Postman] = {"direct": Desk(), "codec": through_codec(Desk(), Postman), "stream": remote}
     sys.stdout.write(f"{'way':8}{'message':10}{'callers':>8}{'calls/s':>10}{'p50 ms':>9}{'CPU ms':>9}\n")
     for way, postman in ways.items():
         for message, call, callers in (

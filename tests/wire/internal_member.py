@@ -7,13 +7,13 @@ import sys
 
 from elanus.base.real import real_doors
 from elanus.testing.conformance_transport import Desk, Postman
-from elanus.wire.internal import GrpcTransport, Link
+from elanus.wire.internal import Link, StreamTransport
 
 
 async def main() -> None:
     doors = real_doors(lambda name, error: None)
     link = Link(f"127.0.0.1:{sys.argv[1]}", "cluster", keep_alive_s=0.5)
-    transport = GrpcTransport(link, doors, report=print, observe=lambda *_: None)
+    transport = StreamTransport(link, doors, report=print, observe=lambda *_: None)
     print(await transport.serve({Postman: Desk()}), flush=True)
     await asyncio.Event().wait()
 

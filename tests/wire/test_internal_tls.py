@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from test_internal_transport import Loopback, play
 
+from elanus.app.node import tls_of
+from elanus.app.settings import ClusterSettings
 from elanus.base.errors import UnavailableError
 from elanus.testing.conformance_transport import Desk, Postman, raised
 from elanus.wire.internal import Link, Tls
 
 
-def certificates(folder: Path, name: str) -> Tls:
+def certificates(folder: Path, name: str) -> Tls | None:
     """An authority, and a certificate for `elanus` that it signed; by openssl."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl")
@@ -33,8 +35,13 @@ def certificates(folder: Path, name: str) -> Tls:
         ),
     ):
         subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
-    return Tls(
-        files["certificate"].read_bytes(), files["key"].read_bytes(), files["ca"].read_bytes(), server_name="elanus"
+    return tls_of(
+        ClusterSettings(
+            tls_certificate=str(files["certificate"]),
+            tls_key=str(files["key"]),
+            tls_authority=str(files["ca"]),
+            tls_name="elanus",
+        )
     )
 
 

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import grpc
 import pytest
 
 from elanus.base.errors import Action, InvariantError, ReplyLostError, UnavailableError
@@ -29,7 +28,7 @@ from elanus.testing.conformance_transport import (
     raised,
     until,
 )
-from elanus.wire.internal import FORMAT, GrpcTransport, Hello, Link, failure, mismatch
+from elanus.wire.internal import FORMAT, Hello, Link, StreamTransport, mismatch
 
 HERE = Path(__file__).resolve().parent
 
@@ -43,8 +42,8 @@ class Loopback:
     reported: list[BaseException] = field(default_factory=list)
     calls: list[tuple[str, int]] = field(default_factory=list)
 
-    def join(self, link: Link | None = None) -> GrpcTransport:
-        return GrpcTransport(
+    def join(self, link: Link | None = None) -> StreamTransport:
+        return StreamTransport(
             link or self.link,
             self.doors,
             report=self.reported.append,
@@ -116,7 +115,7 @@ class Relayed:
         self._network = network
         self._wire = wire
 
-    def join(self) -> GrpcTransport:
+    def join(self) -> StreamTransport:
         transport = self._network.join()
         serve = transport.serve
 
@@ -249,14 +248,6 @@ def test_unforeseen_failures_are_reported_here_and_unknown_there() -> None:
         await member.close()
 
     play(scenario)
-
-
-def test_what_a_status_proves() -> None:
-    code = grpc.StatusCode
-    gone = failure("h:1", code.UNAVAILABLE, "failed to connect to all addresses; last error: refused")
-    assert isinstance(gone, UnavailableError)
-    for status in (code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.CANCELLED, code.INTERNAL, code.RESOURCE_EXHAUSTED):
-        assert failure("h:1", status, "Socket closed").action is Action.UNKNOWN
 
 
 def test_why_a_peer_is_not_the_one_that_was_meant() -> None:

@@ -11,7 +11,7 @@ lease ends.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import ssl
 
 import elanus
 from elanus.app.cluster import ClusterProcess
@@ -25,7 +25,7 @@ from elanus.meta.store import MetaStore
 from elanus.nodes.contracts import Process, ProcessStatus
 from elanus.objects.cache import CacheLimits, open_cache
 from elanus.objects.store import ObjectStore
-from elanus.wire.internal import GrpcTransport, Link, Tls
+from elanus.wire.internal import Link, StreamTransport, Tls
 from elanus.wire.server import GrpcServer
 
 KEEP_ALIVE_S_MIN = 0.25
@@ -81,7 +81,7 @@ class Node:
             serving_threads=host.serving_threads,
             building_threads=host.building_threads,
         )
-        transport = GrpcTransport(
+        transport = StreamTransport(
             link_of(cluster, cluster_id, settings.server.stop_grace_s),
             host.doors,
             report=host.on_unexpected,
@@ -174,17 +174,20 @@ def link_of(cluster: ClusterSettings, cluster_id: str, grace_s: float = 0.0) -> 
         advertise=cluster.advertise,
         keep_alive_s=max(KEEP_ALIVE_S_MIN, cluster.lease_s / 4),
         grace_s=grace_s,
-        tls=_tls(cluster),
+        tls=tls_of(cluster),
     )
 
 
-def _tls(cluster: ClusterSettings) -> Tls | None:
+def tls_of(cluster: ClusterSettings) -> Tls | None:
+    """What these settings say of TLS between processes; None where they name no certificate. SettingsError."""
     if not cluster.tls_certificate:
         return None
+    serving, calling = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    serving.verify_mode = ssl.CERT_REQUIRED
     try:
-        certificate, key, authority = (
-            Path(path).read_bytes() for path in (cluster.tls_certificate, cluster.tls_key, cluster.tls_authority)
-        )
+        for context in (serving, calling):
+            context.load_cert_chain(cluster.tls_certificate, cluster.tls_key)
+            context.load_verify_locations(cluster.tls_authority)
     except OSError as error:
-        raise SettingsError(f"cannot read {error.filename}: {error.strerror}") from error
-    return Tls(certificate, key, authority, cluster.tls_name)
+        raise SettingsError(f"the certificates of cluster.tls_… cannot be used: {error}") from error
+    return Tls(serving, calling, cluster.tls_name)

@@ -41,7 +41,7 @@ from elanus.model.channel import pchannel_of
 from elanus.model.timestamp import physical_ms
 from elanus.nodes.contracts import NodeStatus, Process, ProcessStatus, Query, ShardStatus, Streaming
 from elanus.nodes.transport import Transport
-from elanus.wire.internal import GrpcTransport
+from elanus.wire.internal import StreamTransport
 
 ASK_S_MAX = 3.0
 
@@ -93,7 +93,7 @@ async def read(settings: Settings) -> Report:
             if cluster is None:
                 raise CorruptedError(f"no cluster has ever been started on {settings.cluster.meta}")
             link = link_of(settings.cluster, cluster.record.cluster_id)
-            transport = GrpcTransport(link, doors, report=lambda error: None, observe=lambda *call: None)
+            transport = StreamTransport(link, doors, report=lambda error: None, observe=lambda *call: None)
             return await _Asker(doors, meta, transport).report(cluster.record.cluster_id)
         finally:
             await meta.close()

@@ -1,60 +1,42 @@
-"""How roles in different processes call one another: a role behind a contract, served over gRPC.
+"""How roles in different processes call one another: a role behind a contract, served over plain streams of frames.
 
-Owns one listening server and one channel per peer. A call is the arguments as `nodes.codec` encodes them; a reply is
-the result, or, after the byte that MessagePack never uses, the error. Callers must know what became of a call that
-failed, so every failure is one of three:
+What `nodes.transport` promises, over TCP or a Unix socket (`frames`), with mutual TLS where there are certificates. One
+connection to each peer carries all calls, many at once; a reply is the result, or, after the byte that MessagePack
+never uses, the error.
 
-- the role's own typed error, which says what it did;
-- `UnavailableError`: the call was surely not delivered. The connection could not be made, the server refused it while
-  leaving, or the process at the address is not the one that was meant;
-- `ReplyLostError`: the connection broke, the peer was silent for longer than the keep-alive allows, the deadline
-  passed, or the peer failed in a way that nobody foresaw. The call may have run, may be running, may still run.
+An address is `host:port#token`. The token is drawn anew by every server. A connection begins with a hello from each
+side, which names the protocol's format, the cluster and the token that is meant; nothing is sent before both agree. So
+a call meant for a process that has died never reaches its successor on the same port, nor a process of another cluster.
 
-An address is `host:port#token`. The token is drawn anew by every server and stands, with the protocol's format and the
-cluster's id, in the path of each call: a call meant for a process that has died can never reach its successor on the
-same port, nor a process of another cluster or of an incompatible release. Such a call finds no handler; `hello` then
-tells the caller why.
-
-Races: a channel that lost its connection is seen as not ready before anything is sent (state is looked at before every
-call), so a dead peer costs a writer certainty only for the calls in flight when it died. A server that leaves sends
-GOAWAY; calls that it had not begun are sent again by gRPC itself and then fail to connect, which is told apart by text;
-were the text to change, such a call would become one of unknown outcome, never the reverse.
+What a caller may conclude. Until its frame is handed to the socket, a call is not delivered: UnavailableError. Then
+only the server can say so: by a reply that refuses it, or by its last frame, which names the last call that it began.
+Every other end of the connection leaves the calls on it of unknown outcome: ReplyLostError.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
-import grpc
-import grpc.aio
 import msgspec
 
-from elanus.base.doors import Doors, Tasks
-from elanus.base.errors import (
-    ElanusError,
-    InUseError,
-    InvariantError,
-    OverloadedError,
-    ReplyLostError,
-    UnavailableError,
-)
-from elanus.base.limits import INTERNAL_CALLS_MAX, INTERNAL_MESSAGE_BYTES_MAX
-from elanus.nodes.codec import Method, decode_error, encode_error, methods
+from elanus.base.doors import Doors, Job
+from elanus.base.errors import InUseError, OverloadedError, ReplyLostError, UnavailableError
+from elanus.base.limits import INTERNAL_MESSAGE_BYTES_MAX
+from elanus.nodes.codec import Method, decode_error, methods
 from elanus.nodes.transport import CUT_WITH_CALLER
+from elanus.wire.answers import ERROR_MARK, Answers, Observe, Report
+from elanus.wire.frames import Body, Connection, Kind
 
 T = TypeVar("T")
-Report: TypeAlias = Callable[[BaseException], None]
-"""Told of every exception that no contract foresees."""
-Observe: TypeAlias = Callable[[str, int, float], None]
-"""Told of every answered call: `Role.method`, code (0 success), seconds."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the internal protocol; raised by a change that older processes would misread."""
 
 CALL_S_MAX: Final = 60.0
@@ -62,23 +44,17 @@ LONG_CALL_S_MAX: Final = 6 * 3600.0
 CONNECT_S_MAX: Final = 2.0
 LONG_CALLS: Final = frozenset({"build", "compact", "load", "assign", "apply_change", "follow"})
 """Calls that may take long while the peer is well; the keep-alive finds out about a peer that is not."""
-
-_ERROR_MARK: Final = b"\xc1"
-_HELLO: Final = "/elanus/hello"
-_NOT_CONNECTED: Final = "failed to connect to all addresses"
-_MESSAGE_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", INTERNAL_MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", INTERNAL_MESSAGE_BYTES_MAX),
-)
+FLUSH_S_MAX: Final = 1.0
+"""How long a connection that ends may take to send what it holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Mutual TLS, PEM bytes. `server_name`: the name that every peer's certificate carries; empty: its host's."""
+    """Mutual TLS: what this process serves and calls with. Both contexts hold its certificate and ask for one of the
+    cluster's authority. `server_name`: the name that every peer's certificate carries; empty: its host's."""
 
-    certificate: bytes
-    key: bytes
-    authority: bytes
+    serving: ssl.SSLContext
+    calling: ssl.SSLContext
     server_name: str = ""
 
 
@@ -86,7 +62,7 @@ class Tls:
 class Link:
     """How this process is reached and reaches others. `listen`: `host:port` (port 0: a free one) or `unix:/path`;
     `advertise`: the host that peers connect to, the listening one when empty. `keep_alive_s`: a silent peer is given
-    up after twice that. `grace_s`: how long `close` lets calls under way end."""
+    up after four times that. `grace_s`: how long `close` lets calls under way end."""
 
     listen: str
     cluster_id: str
@@ -104,7 +80,14 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     token: str
 
 
-class GrpcTransport:
+class Greeting(msgspec.Struct, frozen=True, kw_only=True):
+    """A server's hello: who answers, and which calls, in the order of their numbers."""
+
+    hello: Hello
+    calls: tuple[tuple[str, str], ...]
+
+
+class StreamTransport:
     """`nodes.transport.Transport` between processes. Serve at most once; close once."""
 
     def __init__(self, link: Link, doors: Doors, *, report: Report, observe: Observe) -> None:
@@ -122,14 +105,15 @@ class GrpcTransport:
 
     async def serve(self, offered: Mapping[type, object]) -> str:
         """Listen and answer the calls of these protocols; gives the address for peers. InUseError."""
-        self._server = _Server(self._link, self._doors, self._report, self._observe)
-        return await self._server.start({**offered, **self._also})
+        answers = Answers(self._doors, self._report, self._observe)
+        self._server = _Server(self._link, self._doors, answers, {**offered, **self._also})
+        return await self._server.start()
 
     def connect(self, address: str, protocol: type[T]) -> T:
         """The role at an address that a peer's `serve` gave. Connects with the first call."""
         peer = self._peers.get(address)
         if peer is None:
-            peer = self._peers[address] = _Peer(address, self._link, self._doors.tasks)
+            peer = self._peers[address] = _Peer(address, self._link, self._doors)
         return cast("T", _Client(peer, protocol))
 
     async def close(self) -> None:
@@ -141,226 +125,262 @@ class GrpcTransport:
 
 
 # --- serving --------------------------------------------------------------------------------------------------------
-class _Server:
-    """The listening side. Every call passes `_admit`, which counts it, bounds the count and refuses while leaving."""
+class _Serving:
+    """What is known of a connection to a caller."""
 
-    def __init__(self, link: Link, doors: Doors, report: Report, observe: Observe) -> None:
+    def __init__(self) -> None:
+        self.greeted = False
+        self.last_begun = 0
+        self.reads: dict[int, Job] = {}
+        """Calls that end when nobody waits for them."""
+
+
+class _Server:
+    """The listening side."""
+
+    def __init__(self, link: Link, doors: Doors, answers: Answers, offered: Mapping[type, object]) -> None:
         self._link = link
         self._doors = doors
-        self._report = report
-        self._observe = observe
-        self._token = doors.random.token()
-        self._leaving = False
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._handlers: dict[str, Any] = {}
-        self._server: Any = None
+        self._answers = answers
+        found = answers.of(offered)
+        self._calls = list(found.values())
+        self._names = tuple(found)
+        self._hello = Hello(format=FORMAT, cluster_id=link.cluster_id, token=doors.random.token())
+        self._open: dict[Connection, _Serving] = {}
+        self._server: asyncio.AbstractServer | None = None
 
-    async def start(self, offered: Mapping[type, object]) -> str:
-        hello = Hello(format=FORMAT, cluster_id=self._link.cluster_id, token=self._token)
-        self._handlers[_HELLO] = grpc.unary_unary_rpc_method_handler(partial(_greet, msgspec.msgpack.encode(hello)))
-        for protocol, role in offered.items():
-            for name, method in methods(protocol).items():
-                answer = partial(self._answer, f"{protocol.__name__}.{name}", getattr(role, name), method)
-                begin = answer if name in CUT_WITH_CALLER else partial(self._to_the_end, name, answer)
-                path = _path(self._link.cluster_id, self._token, protocol, name)
-                self._handlers[path] = grpc.unary_unary_rpc_method_handler(partial(self._admit, begin))
-        self._server = grpc.aio.server(options=_server_options(self._link))
-        self._server.add_generic_rpc_handlers((_Dispatch(self._handlers),))
-        port = self._bind()
-        await self._server.start()
-        if self._link.listen.startswith("unix:"):
-            return f"{self._link.listen}#{self._token}"
-        host = self._link.advertise or self._link.listen.rpartition(":")[0]
-        return f"{host}:{port}#{self._token}"
-
-    def _bind(self) -> int:
-        listen, tls = self._link.listen, self._link.tls
+    async def start(self) -> str:
+        loop, listen = asyncio.get_running_loop(), self._link.listen
+        context = None if self._link.tls is None else self._link.tls.serving
         try:
-            if tls is None:
-                port = self._server.add_insecure_port(listen)
-            else:
-                pairs = ((tls.key, tls.certificate),)
-                credentials = grpc.ssl_server_credentials(pairs, tls.authority, require_client_auth=True)
-                port = self._server.add_secure_port(listen, credentials)
-        except RuntimeError as error:
+            if listen.startswith("unix:"):
+                self._server = await loop.create_unix_server(self._connected, listen.removeprefix("unix:"), ssl=context)
+                return f"{listen}#{self._hello.token}"
+            host, _, port = listen.rpartition(":")
+            server = await loop.create_server(self._connected, host.strip("[]") or None, int(port), ssl=context)
+        except OSError as error:
             raise InUseError(f"cannot listen on {listen}: it is in use, or not an address of this host") from error
-        return int(port)
+        self._server = server
+        return f"{self._link.advertise or host}:{server.sockets[0].getsockname()[1]}#{self._hello.token}"
+
+    def _connected(self) -> Connection:
+        return Connection(self._doors, self._link.keep_alive_s, self._take, self._lost)
+
+    def _lost(self, connection: Connection) -> None:
+        serving = self._open.pop(connection, None)
+        if serving is not None:
+            for job in serving.reads.values():
+                job.cancel()
+
+    def _take(self, connection: Connection, kind: Kind, method: int, number: int, body: Body) -> None:
+        serving = self._open.setdefault(connection, _Serving())
+        if kind is Kind.HELLO and not serving.greeted:
+            self._greet(connection, serving, body)
+        elif kind is Kind.CALL and serving.greeted and method < len(self._calls):
+            serving.last_begun = number
+            job = self._doors.tasks.spawn(self._serve(connection, method, number, body), name="call")
+            if self._names[method][1] in CUT_WITH_CALLER:
+                serving.reads[number] = job
+        elif kind is Kind.CANCEL:
+            reading = serving.reads.pop(number, None)
+            if reading is not None:
+                reading.cancel()
+        else:
+            connection.abort()
+
+    def _greet(self, connection: Connection, serving: _Serving, body: Body) -> None:
+        """Say who this is, and take calls only from who meant it."""
+        greeting = Greeting(hello=self._hello, calls=self._names)
+        connection.send(Kind.HELLO, 0, msgspec.msgpack.encode(greeting))
+        try:
+            serving.greeted = msgspec.msgpack.decode(body, type=Hello) == self._hello
+        except msgspec.MsgspecError:
+            serving.greeted = False
+        if not serving.greeted:
+            connection.close()
+
+    async def _serve(self, connection: Connection, method: int, number: int, body: Body) -> None:
+        reply = await self._answers.admit(self._calls[method], body)
+        await connection.room()
+        connection.send(Kind.REPLY, number, reply)
+        serving = self._open.get(connection)
+        if serving is not None:
+            serving.reads.pop(number, None)
 
     async def stop(self) -> None:
-        self._leaving = True
-        with contextlib.suppress(TimeoutError):
-            await self._doors.tasks.timeout(self._link.grace_s, self._idle.wait())
-        if self._server is not None:
-            await self._server.stop(0)
-
-    async def _admit(self, begin: Callable[[bytes], Awaitable[bytes]], data: bytes, context: Any) -> bytes:
-        if self._leaving:
-            return _refused(UnavailableError("this node is leaving"))
-        if self._running >= INTERNAL_CALLS_MAX:
-            return _refused(OverloadedError("this node has too many calls under way"))
-        self._running += 1
-        self._idle.clear()
-        try:
-            return await begin(data)
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
-
-    async def _to_the_end(self, name: str, answer: Callable[[bytes], Coroutine[Any, Any, bytes]], data: bytes) -> bytes:
-        """Run as a task of its own: gRPC cancels the handler when the caller goes away, and the work goes on."""
-        outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._doors.tasks.spawn(_settle(outcome, answer(data)), name=f"call {name}")
-        return await asyncio.shield(outcome)
-
-    async def _answer(self, name: str, call: Callable[..., Any], method: Method, data: bytes) -> bytes:
-        """The reply's bytes. Raises nothing but cancellation: what no contract foresees is reported here, and the
-        caller, who must not take it for its own fault, is told that the outcome is unknown."""
-        code, started = 0, self._doors.clock.monotonic_s()
-        try:
-            reply = method.encode_result(await call(**method.decode_call(data)))
-            if len(reply) > INTERNAL_MESSAGE_BYTES_MAX:
-                raise ReplyLostError(f"{name}: the reply of {len(reply)} bytes is too large to send")
-            return reply
-        except InvariantError as error:
-            code = error.code
-            self._report(error)
-            return _refused(ReplyLostError(f"{name} failed at the peer: {error.message}"))
-        except ElanusError as error:
-            code = error.code
-            return _refused(error)
-        except Exception as error:
-            code = ReplyLostError.code
-            self._report(error)
-            return _refused(ReplyLostError(f"{name} failed at the peer"))
-        finally:
-            self._observe(name, code, self._doors.clock.monotonic_s() - started)
+        await self._answers.leave(self._link.grace_s)
+        if self._server is None:
+            return
+        self._server.close()
+        ending = list(self._open.items())
+        for connection, serving in ending:
+            connection.send(Kind.LEAVING, serving.last_begun)
+            connection.close()
+        await _all_closed(self._doors, [connection for connection, _ in ending])
 
 
-class _Dispatch(grpc.GenericRpcHandler):
-    """Finds the handler of a call by its path; None makes gRPC answer UNIMPLEMENTED."""
-
-    def __init__(self, handlers: dict[str, Any]) -> None:
-        self._handlers = handlers
-
-    def service(self, handler_call_details: Any) -> Any:
-        return self._handlers.get(handler_call_details.method)
+async def _all_closed(doors: Doors, connections: list[Connection]) -> None:
+    """Wait until they have sent what they hold; break those that take too long."""
+    with contextlib.suppress(TimeoutError):
+        await doors.tasks.timeout(FLUSH_S_MAX, _closed(connections))
+    for connection in connections:
+        connection.abort()
 
 
-async def _greet(hello: bytes, data: bytes, context: Any) -> bytes:
-    return hello
-
-
-async def _settle(outcome: asyncio.Future[bytes], answering: Coroutine[Any, Any, bytes]) -> None:
-    try:
-        reply = await answering
-    except asyncio.CancelledError:
-        outcome.cancel()
-        raise
-    if not outcome.done():
-        outcome.set_result(reply)
-
-
-def _refused(error: ElanusError) -> bytes:
-    return _ERROR_MARK + encode_error(error)
-
-
-def _path(cluster_id: str, token: str, protocol: type, name: str) -> str:
-    return f"/elanus.{FORMAT}.{cluster_id}/{token}/{protocol.__name__}/{name}"
-
-
-def _server_options(link: Link) -> list[tuple[str, int]]:
-    return [
-        *_MESSAGE_OPTIONS,
-        *_keep_alive_options(link),
-        ("grpc.so_reuseport", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
-        ("grpc.http2.max_ping_strikes", 0),
-    ]
-
-
-def _keep_alive_options(link: Link) -> list[tuple[str, int]]:
-    """Ping at this interval, and break the connection when no answer comes for as long. The last of the three is the
-    one that breaks it: grpc's own default waits for a ping's answer for a minute."""
-    interval_ms = int(link.keep_alive_s * 1000)
-    names = ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms")
-    return [*((name, interval_ms) for name in names), ("grpc.keepalive_permit_without_calls", 1)]
+async def _closed(connections: list[Connection]) -> None:
+    for connection in connections:
+        await connection.wait_closed()
 
 
 # --- calling --------------------------------------------------------------------------------------------------------
+class _Line:
+    """A connection to a server, with the calls that wait on it."""
+
+    def __init__(self, target: str, link: Link, doors: Doors, mine: Hello) -> None:
+        self._target = target
+        self._mine = mine
+        self.connection = Connection(doors, link.keep_alive_s, self._take, self._lost)
+        self.waiting: dict[int, asyncio.Future[Body]] = {}
+        self.greeting: asyncio.Future[Greeting] = asyncio.get_running_loop().create_future()
+        self.greeting.add_done_callback(_retrieve)
+        self.methods: dict[tuple[str, str], int] = {}
+        self._next = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.connection.is_open
+
+    def begin(self, method: int, data: bytes) -> tuple[int, asyncio.Future[Body]]:
+        """Send a call; its number, and what will hold the reply."""
+        self._next += 1
+        reply: asyncio.Future[Body] = asyncio.get_running_loop().create_future()
+        self.waiting[self._next] = reply
+        self.connection.send(Kind.CALL, self._next, data, method)
+        return self._next, reply
+
+    async def greet(self) -> None:
+        """Learn who answers. UnavailableError when that is not who was meant."""
+        self.connection.send(Kind.HELLO, 0, msgspec.msgpack.encode(self._mine))
+        greeting = await self.greeting
+        if greeting.hello != self._mine:
+            told = mismatch(greeting.hello, self._mine.cluster_id, self._mine.token)
+            raise UnavailableError(f"{self._target} {told}")
+        self.methods = {name: number for number, name in enumerate(greeting.calls)}
+
+    def _take(self, connection: Connection, kind: Kind, method: int, number: int, body: Body) -> None:
+        if kind is Kind.REPLY:
+            reply = self.waiting.pop(number, None)
+            if reply is not None and not reply.done():
+                reply.set_result(body)
+        elif kind is Kind.HELLO and not self.greeting.done():
+            try:
+                self.greeting.set_result(msgspec.msgpack.decode(body, type=Greeting))
+            except msgspec.MsgspecError:
+                connection.abort()
+        elif kind is Kind.LEAVING:
+            self._end(lambda begun: begun > number, UnavailableError(f"{self._target} has left"))
+            connection.close()
+        else:
+            connection.abort()
+
+    def _lost(self, connection: Connection) -> None:
+        if not self.greeting.done():
+            self.greeting.set_exception(UnavailableError(f"{self._target} does not speak this protocol"))
+        self._end(lambda begun: True, ReplyLostError(f"no reply from {self._target}: the connection was lost"))
+
+    def _end(self, which: Callable[[int], bool], error: UnavailableError | ReplyLostError) -> None:
+        for number in [one for one in self.waiting if which(one)]:
+            reply = self.waiting.pop(number)
+            if not reply.done():
+                reply.set_exception(type(error)(error.message))
+
+
 class _Peer:
-    """The channel to one process."""
+    """The way to one process."""
 
-    def __init__(self, address: str, link: Link, tasks: Tasks) -> None:
-        self._tasks = tasks
-        self.cluster_id = link.cluster_id
-        self._target, _, self.token = address.partition("#")
+    def __init__(self, address: str, link: Link, doors: Doors) -> None:
+        self._target, _, token = address.partition("#")
+        self._link = link
+        self._doors = doors
+        self._hello = Hello(format=FORMAT, cluster_id=link.cluster_id, token=token)
+        self._line: _Line | None = None
+        self._attempt: asyncio.Future[_Line] | None = None
         self._closed = False
-        options: list[tuple[str, int | str]] = [
-            *_MESSAGE_OPTIONS,
-            *_keep_alive_options(link),
-            ("grpc.http2.max_pings_without_data", 0),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", int(CONNECT_S_MAX * 1000)),
-            ("grpc.max_reconnect_backoff_ms", int(CONNECT_S_MAX * 1000)),
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.enable_http_proxy", 0),
-        ]
-        if link.tls is None:
-            self.channel = grpc.aio.insecure_channel(self._target, options)
-            return
-        if link.tls.server_name:
-            options.append(("grpc.ssl_target_name_override", link.tls.server_name))
-        credentials = grpc.ssl_channel_credentials(link.tls.authority, link.tls.key, link.tls.certificate)
-        self.channel = grpc.aio.secure_channel(self._target, credentials, options)
 
-    async def call(self, send: Any, data: bytes, seconds: float) -> bytes:
+    async def call(self, name: tuple[str, str], data: bytes, seconds: float) -> Body:
         """One request and its reply's bytes."""
         if len(data) > INTERNAL_MESSAGE_BYTES_MAX:
             raise OverloadedError(f"a message of {len(data)} bytes is too large to send")
-        if self._closed or self.channel.get_state() is not grpc.ChannelConnectivity.READY:
-            await self._connected()
+        line = self._line
+        if line is None or not line.is_open:
+            line = await self._connected()
+        await line.connection.room()
+        method = line.methods.get(name)
+        if method is None:
+            raise UnavailableError(f"{self._target} does not offer this call: use one release")
+        if not line.is_open:
+            raise UnavailableError(f"{self._target}: the connection was lost before the call was sent")
+        number, reply = line.begin(method, data)
         try:
-            return cast("bytes", await send(data, timeout=seconds))
-        except grpc.aio.AioRpcError as error:
-            code, details = error.code(), error.details() or ""
-            if code is grpc.StatusCode.UNIMPLEMENTED:
-                raise await self._stranger() from error
-            raise failure(self._target, code, details) from error
-
-    async def _connected(self) -> None:
-        """Wait for the connection; UnavailableError when it cannot be made, with nothing sent."""
-        try:
-            connected = await self._tasks.timeout(CONNECT_S_MAX, self._connect())
+            return await self._doors.tasks.timeout(seconds, _outcome(reply))
         except TimeoutError:
-            connected = False
-        if not connected:
-            raise UnavailableError(f"{self._target} cannot be reached")
+            raise ReplyLostError(f"no reply from {self._target} within {seconds:g} s") from None
+        finally:
+            if line.waiting.pop(number, None) is not None:
+                line.connection.send(Kind.CANCEL, number)
 
-    async def _connect(self) -> bool:
-        while not self._closed:
-            state = self.channel.get_state(try_to_connect=True)
-            if state is grpc.ChannelConnectivity.READY:
-                return True
-            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                return False
-            await self.channel.wait_for_state_change(state)
-        return False
+    async def _connected(self) -> _Line:
+        """A line that is open; all who want one wait for the same attempt. UnavailableError, with nothing sent."""
+        if self._closed:
+            raise UnavailableError(f"{self._target} cannot be reached: this process is leaving")
+        if self._attempt is None:
+            self._attempt = asyncio.get_running_loop().create_future()
+            self._attempt.add_done_callback(_retrieve)
+            self._doors.tasks.spawn(self._try(self._attempt), name=f"connect to {self._target}")
+        return await asyncio.shield(self._attempt)
 
-    async def _stranger(self) -> ElanusError:
-        """Why a call found no handler. It was not delivered, whatever the reason."""
+    async def _try(self, attempt: asyncio.Future[_Line]) -> None:
+        line = _Line(self._target, self._link, self._doors, self._hello)
         try:
-            reply = await self.channel.unary_unary(_HELLO)(b"", timeout=CONNECT_S_MAX)
-            hello = msgspec.msgpack.decode(reply, type=Hello)
-        except (grpc.aio.AioRpcError, msgspec.DecodeError):
-            return UnavailableError(f"{self._target} does not speak this protocol")
-        return UnavailableError(f"{self._target} {mismatch(hello, self.cluster_id, self.token)}")
+            await self._doors.tasks.timeout(CONNECT_S_MAX, self._open(line))
+            self._line = line
+            attempt.set_result(line)
+        except UnavailableError as error:
+            attempt.set_exception(error)
+        except (OSError, TimeoutError) as error:
+            attempt.set_exception(UnavailableError(f"{self._target} cannot be reached: {error}"))
+        finally:
+            self._attempt = None
+            if not attempt.done():
+                attempt.set_exception(UnavailableError(f"{self._target} cannot be reached: this process is leaving"))
+            if self._line is not line:
+                line.connection.abort()
+
+    async def _open(self, line: _Line) -> None:
+        loop, tls = asyncio.get_running_loop(), self._link.tls
+        host, _, port = self._target.rpartition(":")
+        context = None if tls is None else tls.calling
+        name = None if tls is None else tls.server_name or host
+        if self._target.startswith("unix:"):
+            path = self._target.removeprefix("unix:")
+            await loop.create_unix_connection(lambda: line.connection, path, ssl=context, server_hostname=name)
+        else:
+            await loop.create_connection(
+                lambda: line.connection, host.strip("[]"), int(port), ssl=context, server_hostname=name
+            )
+        await line.greet()
+
+    def __del__(self) -> None:
+        """Nobody calls there any more."""
+        if self._line is not None:
+            self._line.connection.close()
 
     async def close(self) -> None:
+        """Break the connection; calls on it are of unknown outcome."""
         self._closed = True
-        await self.channel.close()
+        if self._line is not None:
+            self._line.connection.close()
+            await _all_closed(self._doors, [self._line.connection])
 
 
 class _Client:
@@ -368,27 +388,30 @@ class _Client:
 
     def __init__(self, peer: _Peer, protocol: type) -> None:
         for name, method in methods(protocol).items():
-            setattr(self, name, _remote(peer, protocol, name, method))
+            setattr(self, name, partial(_call, peer, (protocol.__name__, name), method, _seconds(name)))
 
 
-def _remote(peer: _Peer, protocol: type, name: str, method: Method) -> Callable[..., Any]:
-    send = peer.channel.unary_unary(_path(peer.cluster_id, peer.token, protocol, name))
-    seconds = LONG_CALL_S_MAX if name in LONG_CALLS else CALL_S_MAX
-
-    async def call(*positional: Any, **named: Any) -> Any:
-        reply = await peer.call(send, method.encode_call(positional, named), seconds)
-        if reply[:1] == _ERROR_MARK:
-            raise decode_error(reply[1:])
-        return method.decode_result(reply)
-
-    return call
+def _seconds(name: str) -> float:
+    return LONG_CALL_S_MAX if name in LONG_CALLS else CALL_S_MAX
 
 
-def failure(target: str, code: grpc.StatusCode, details: str) -> ElanusError:
-    """What a gRPC status says about the call: not delivered, or nobody knows."""
-    if code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NOT_CONNECTED):
-        return UnavailableError(f"{target} cannot be reached")
-    return ReplyLostError(f"no reply from {target}: {code.name} {details}")
+async def _call(
+    peer: _Peer, name: tuple[str, str], method: Method, seconds: float, *positional: Any, **named: Any
+) -> Any:
+    reply = await peer.call(name, method.encode_call(positional, named), seconds)
+    if reply[:1] == ERROR_MARK:
+        raise decode_error(bytes(reply[1:]))
+    return method.decode_result(reply)
+
+
+async def _outcome(reply: asyncio.Future[Body]) -> Body:
+    return await reply
+
+
+def _retrieve(done: asyncio.Future[Any]) -> None:
+    """Look at an outcome nobody may wait for, lest the loop report it as never seen."""
+    if not done.cancelled():
+        done.exception()
 
 
 def mismatch(hello: Hello, cluster_id: str, token: str) -> str:

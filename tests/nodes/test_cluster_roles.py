@@ -66,6 +66,38 @@ def test_a_cluster_serves(clustered: Callable[..., None]) -> None:
     clustered(scenario)
 
 
+# --- query nodes without what they should hold ----------------------------------------------------------------------
+def test_a_query_node_fetches_what_it_lacks_when_it_is_first_asked(clustered: Callable[..., None]) -> None:
+    """No coordinator is there to notice; deletes of after the flush are seen all the same."""
+
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create(shard_count=2)
+        await client.insert(rows(range(40)))
+        await client.flush()
+        await client.delete_ids([3, 25])
+        await client.insert(rows(range(40, 50)))
+        wanted = [one for one in range(50) if one not in (3, 25)]
+        assert await client.ids() == wanted
+        held = world.holders()
+        assert sum(map(len, held.values())) >= 2
+        term = world.process.leader.term
+        await world.kill(world.active)
+        for name, segments in held.items():
+            node = world.members[name].process.query
+            assert node is not None
+            await node.release(tuple(segments), term)
+        assert not any(world.holders().values())
+        assert (await client.search([3.0, 0.0], 1))[0][0] in (2, 4)
+        assert await client.ids() == wanted
+        assert world.holders() == held
+        await world.join("coordinator")
+        while not world.has_leader:
+            await world.sleep(0.1)
+
+    clustered(scenario)
+
+
 # --- owners ---------------------------------------------------------------------------------------------------------
 class Load:
     """Clients that insert one row after another and check that each is there, and stays."""

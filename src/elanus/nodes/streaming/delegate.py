@@ -9,7 +9,8 @@ who follows the channel has other evidence: that its log had ended where it has 
 A query node must have applied all deletes through the position that the read names; one that has not says so, is sent
 what it lacks, and is asked again. A segment that a node does not hold (any more), or a node that does not answer, means
 that the view is old or another replica must be asked: the whole shard is read again on the newest view, and for a while
-another node is preferred.
+another node is preferred. Where the view is the newest and has no other replica, the node is first let fetch what it
+lacks: reads do not wait for a coordinator to notice.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from elanus.nodes.contracts import DeleteRange, Query, SegmentLoad, SegmentRead
 from elanus.nodes.streaming.channel import Channel
 from elanus.nodes.streaming.interim import InterimBuilds
 from elanus.nodes.streaming.shard import Shard, View
+from elanus.objects.store import ObjectNotFoundError
 from elanus.search.execute import Execution
 from elanus.search.found import merged
 from elanus.search.group import merge_searched
@@ -252,6 +254,9 @@ class Delegator:
             except DeletesBehindError:
                 await self._catch_up(shard, view, node_id, request.segment_ids)
                 raise
+            except SegmentNotFoundError:
+                await self._fetch(shard, view, node_id, request.segment_ids)
+                raise
         except (UnavailableError, ReplyLostError, SegmentNotFoundError) as error:
             self._suspect[node_id] = self._clock.monotonic_s() + SUSPECT_S
             raise SegmentNotFoundError(f"at node {node_id}", prefix=error.message) from error
@@ -304,11 +309,22 @@ class Delegator:
         self._sent[(*shard_key, view.manifest.version)] = deletes.through
 
     async def _catch_up(self, shard: Shard, view: View, node_id: int, segment_ids: tuple[int, ...]) -> None:
-        """Let a node that lacks deletes read them from the manifest's files; the next attempt sends the rest."""
+        """Let a node that lacks deletes, or segments, read them from the manifest's files; the next attempt sends the
+        rest."""
         self._sent.pop((node_id, shard.vchannel, view.manifest.version), None)
         entries = tuple(entry for entry in view.manifest.segments if entry.segment_id in segment_ids)
         manifest = msgspec.structs.replace(view.manifest, segments=entries)
         await self._node(node_id).load(SegmentLoad(schema=shard.schema, manifest=manifest))
+
+    async def _fetch(self, shard: Shard, view: View, node_id: int, segment_ids: tuple[int, ...]) -> None:
+        """Let a node load those segments that nobody else has and that it does not hold. SegmentNotFoundError."""
+        alone = tuple(one for one in segment_ids if set(view.locations[one]) == {node_id})
+        if not alone or shard.view is not view:
+            return
+        try:
+            await self._catch_up(shard, view, node_id, alone)
+        except (StorageError, ObjectNotFoundError) as error:
+            raise SegmentNotFoundError(f"at node {node_id}", prefix=error.message) from error
 
     # --- the growing part -------------------------------------------------------------------------------------------
     async def _search_growing(

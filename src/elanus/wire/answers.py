@@ -1,13 +1,14 @@
 """The answering side of calls between processes, whatever carries them: from the bytes of a call to those of its reply.
 
-Every call passes `admit`, which counts it, bounds the count and refuses while the process leaves.
+A call that `refusal` lets pass is answered `under_way`, which counts it; the count is bounded, and a process that
+leaves waits for its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -47,16 +48,21 @@ class Answers:
                 found[protocol.__name__, name] = call
         return found
 
-    async def admit(self, answer: Answer, data: bytes | memoryview) -> bytes:
-        """The reply's bytes, or those of a refusal, which proves that nothing was done."""
+    def refusal(self) -> bytes | None:
+        """The reply to a call that cannot be answered now, which proves that nothing was done."""
         if self._leaving:
             return refused(UnavailableError("this node is leaving"))
         if self._running >= INTERNAL_CALLS_MAX:
             return refused(OverloadedError("this node has too many calls under way"))
+        return None
+
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """From a call's beginning until its reply is sent."""
         self._running += 1
         self._idle.clear()
         try:
-            return await answer(data)
+            yield
         finally:
             self._running -= 1
             if not self._running:

@@ -3,6 +3,9 @@
 A frame is a head of 15 bytes (length of the body, kind, method, number; little-endian) and its body. Small frames are
 taken from a buffer that the socket is read into; the body of a large one is read straight into memory of its own.
 
+Whoever connects is a stranger first. A stranger's frames are small ones, and one that is not trusted within
+`SILENT_MAX` intervals is let go, so that what has lost its way here holds neither memory nor a connection for long.
+
 Both sides send a ping when an interval has passed, whatever else they send; who hears nothing for `SILENT_MAX` of its
 own intervals breaks the connection. So a stopped process, or a way that swallows everything, is found out, and a loop
 that was busy for a while is not: intervals are counted, not time.
@@ -26,6 +29,8 @@ JOINED_BYTES_MAX: Final = 16 * KIB
 WAITING_BYTES_MAX: Final = 4 * MIB
 """Of what waits to be sent; above it `room` waits."""
 SILENT_MAX: Final = 4
+STRANGE_BYTES_MAX: Final = 32 * KIB
+"""Of a stranger's frame."""
 
 Body = bytes | memoryview
 
@@ -61,6 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._head: tuple[int, int, int, int] = (0, 0, 0, 0)
         self._body: memoryview | None = None
         self._heard = False
+        self._trusted = False
         self._room = asyncio.Event()
         self._room.set()
         self._closed = asyncio.Event()
@@ -81,6 +87,10 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
+
+    def trust(self) -> None:
+        """The peer has said who it is: take frames of any size from now on."""
+        self._trusted = True
 
     async def room(self) -> None:
         """Wait while too much waits to be sent."""
@@ -139,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
         while end - start >= HEAD.size:
             self._head = HEAD.unpack_from(scratch, start)
             length = self._head[0]
-            if length > INTERNAL_MESSAGE_BYTES_MAX:
+            if length > (INTERNAL_MESSAGE_BYTES_MAX if self._trusted else STRANGE_BYTES_MAX):
                 self.abort()
                 return
             body_at = start + HEAD.size
@@ -175,7 +185,7 @@ class Connection(asyncio.BufferedProtocol):
         silent = 0
         while True:
             await self._doors.clock.sleep(self._interval_s)
-            silent = 0 if self._heard else silent + 1
+            silent = 0 if self._heard and self._trusted else silent + 1
             self._heard = False
             if silent >= SILENT_MAX:
                 self.abort()

@@ -11,6 +11,10 @@ a call meant for a process that has died never reaches its successor on the same
 What a caller may conclude. Until its frame is handed to the socket, a call is not delivered: UnavailableError. Then
 only the server can say so: by a reply that refuses it, or by its last frame, which names the last call that it began.
 Every other end of the connection leaves the calls on it of unknown outcome: ReplyLostError.
+
+What is bounded. Messages in bytes; what waits to be sent (`room`: a caller or an answer waits for it, and an answer
+that waits counts as a call under way); calls under way in the process; calls under way on one connection, refusals that
+wait to be sent included: a peer that goes on calling and takes no answer is cut off.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ import msgspec
 
 from elanus.base.doors import Doors, Job
 from elanus.base.errors import InUseError, OverloadedError, ReplyLostError, UnavailableError
-from elanus.base.limits import INTERNAL_MESSAGE_BYTES_MAX
+from elanus.base.limits import INTERNAL_CALLS_MAX, INTERNAL_MESSAGE_BYTES_MAX
 from elanus.nodes.codec import Method, decode_error, methods
 from elanus.nodes.transport import CUT_WITH_CALLER
 from elanus.wire.answers import ERROR_MARK, Answers, Observe, Report
@@ -44,6 +48,8 @@ LONG_CALL_S_MAX: Final = 6 * 3600.0
 CONNECT_S_MAX: Final = 2.0
 LONG_CALLS: Final = frozenset({"build", "compact", "load", "assign", "apply_change", "follow"})
 """Calls that may take long while the peer is well; the keep-alive finds out about a peer that is not."""
+UNANSWERED_MAX: Final = 2 * INTERNAL_CALLS_MAX
+"""Calls on one connection whose answers are not sent; as many refusals as there can be calls under way."""
 FLUSH_S_MAX: Final = 1.0
 """How long a connection that ends may take to send what it holds."""
 
@@ -120,8 +126,8 @@ class StreamTransport:
         """Refuse new calls, let those under way end within the grace, then cut the connections."""
         if self._server is not None:
             await self._server.stop()
-        for peer in list(self._peers.values()):
-            await peer.close()
+        ending = [peer.close() for peer in list(self._peers.values())]
+        await _all_closed(self._doors, [connection for connection in ending if connection is not None])
 
 
 # --- serving --------------------------------------------------------------------------------------------------------
@@ -131,8 +137,8 @@ class _Serving:
     def __init__(self) -> None:
         self.greeted = False
         self.last_begun = 0
-        self.reads: dict[int, Job] = {}
-        """Calls that end when nobody waits for them."""
+        self.under_way: dict[int, Job | None] = {}
+        """Calls by number; the job of one that ends when nobody waits for it."""
 
 
 class _Server:
@@ -147,6 +153,7 @@ class _Server:
         self._names = tuple(found)
         self._hello = Hello(format=FORMAT, cluster_id=link.cluster_id, token=doors.random.token())
         self._open: dict[Connection, _Serving] = {}
+        self._stopped = False
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self) -> str:
@@ -169,24 +176,29 @@ class _Server:
     def _lost(self, connection: Connection) -> None:
         serving = self._open.pop(connection, None)
         if serving is not None:
-            for job in serving.reads.values():
-                job.cancel()
+            for job in serving.under_way.values():
+                if job is not None:
+                    job.cancel()
 
     def _take(self, connection: Connection, kind: Kind, method: int, number: int, body: Body) -> None:
         serving = self._open.setdefault(connection, _Serving())
-        if kind is Kind.HELLO and not serving.greeted:
+        if kind is Kind.HELLO and not serving.greeted and not self._stopped:
             self._greet(connection, serving, body)
-        elif kind is Kind.CALL and serving.greeted and method < len(self._calls):
+        elif kind is Kind.CALL and self._may_begin(serving, method, number):
             serving.last_begun = number
-            job = self._doors.tasks.spawn(self._serve(connection, method, number, body), name="call")
-            if self._names[method][1] in CUT_WITH_CALLER:
-                serving.reads[number] = job
+            job = self._doors.tasks.spawn(self._serve(connection, serving, method, number, body), name="call")
+            serving.under_way[number] = job if self._names[method][1] in CUT_WITH_CALLER else None
         elif kind is Kind.CANCEL:
-            reading = serving.reads.pop(number, None)
+            reading = serving.under_way.get(number)
             if reading is not None:
                 reading.cancel()
+                del serving.under_way[number]
         else:
             connection.abort()
+
+    def _may_begin(self, serving: _Serving, method: int, number: int) -> bool:
+        known = serving.greeted and method < len(self._calls) and number > serving.last_begun
+        return known and len(serving.under_way) < UNANSWERED_MAX
 
     def _greet(self, connection: Connection, serving: _Serving, body: Body) -> None:
         """Say who this is, and take calls only from who meant it."""
@@ -196,19 +208,27 @@ class _Server:
             serving.greeted = msgspec.msgpack.decode(body, type=Hello) == self._hello
         except msgspec.MsgspecError:
             serving.greeted = False
-        if not serving.greeted:
+        if serving.greeted:
+            connection.trust()
+        else:
             connection.close()
 
-    async def _serve(self, connection: Connection, method: int, number: int, body: Body) -> None:
-        reply = await self._answers.admit(self._calls[method], body)
+    async def _serve(self, connection: Connection, serving: _Serving, method: int, number: int, body: Body) -> None:
+        refusal = self._answers.refusal()
+        if refusal is None:
+            with self._answers.under_way():
+                await self._reply(connection, number, await self._calls[method](body))
+        else:
+            await self._reply(connection, number, refusal)
+        serving.under_way.pop(number, None)
+
+    async def _reply(self, connection: Connection, number: int, reply: bytes) -> None:
         await connection.room()
         connection.send(Kind.REPLY, number, reply)
-        serving = self._open.get(connection)
-        if serving is not None:
-            serving.reads.pop(number, None)
 
     async def stop(self) -> None:
         await self._answers.leave(self._link.grace_s)
+        self._stopped = True
         if self._server is None:
             return
         self._server.close()
@@ -265,6 +285,7 @@ class _Line:
         if greeting.hello != self._mine:
             told = mismatch(greeting.hello, self._mine.cluster_id, self._mine.token)
             raise UnavailableError(f"{self._target} {told}")
+        self.connection.trust()
         self.methods = {name: number for number, name in enumerate(greeting.calls)}
 
     def _take(self, connection: Connection, kind: Kind, method: int, number: int, body: Body) -> None:
@@ -343,8 +364,9 @@ class _Peer:
         line = _Line(self._target, self._link, self._doors, self._hello)
         try:
             await self._doors.tasks.timeout(CONNECT_S_MAX, self._open(line))
-            self._line = line
-            attempt.set_result(line)
+            if not self._closed:
+                self._line = line
+                attempt.set_result(line)
         except UnavailableError as error:
             attempt.set_exception(error)
         except (OSError, TimeoutError) as error:
@@ -375,12 +397,13 @@ class _Peer:
         if self._line is not None:
             self._line.connection.close()
 
-    async def close(self) -> None:
-        """Break the connection; calls on it are of unknown outcome."""
+    def close(self) -> Connection | None:
+        """Begin to end the connection, and give it; calls on it are of unknown outcome."""
         self._closed = True
-        if self._line is not None:
-            self._line.connection.close()
-            await _all_closed(self._doors, [self._line.connection])
+        if self._line is None:
+            return None
+        self._line.connection.close()
+        return self._line.connection
 
 
 class _Client:

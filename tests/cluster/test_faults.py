@@ -45,8 +45,9 @@ class Trial:
         self.dice = random.Random(SEED)
         self.costs: list[str] = []
 
-    def round(self, name: str, inject: Inject) -> dict[str, float]:
-        """Inject under load, wait until all is well, check everything; the longest time without a success by probe."""
+    def round(self, name: str, inject: Inject, **goals: float) -> dict[str, float]:
+        """Inject under load, wait until all is well, check everything; the longest time without a success by probe,
+        printed beside the goal (seconds) of those that have one."""
         self.load.start()
         try:
             self.load.wait_well(WELL_S_MAX)
@@ -62,6 +63,8 @@ class Trial:
             self.load.stop()
         rows = self.load.check()
         shown = "  ".join(f"{what} {seconds:5.2f} s" for what, seconds in outages.items())
+        for what, goal_s in goals.items():
+            shown += f"  (goal {what} {goal_s:g} s: {'met' if outages[what] <= goal_s else 'missed'})"
         self.costs.append(f"{name:44} {shown}   {rows} rows")
         print("\n" + self.costs[-1])
         faults = self.cluster.faults()
@@ -91,7 +94,7 @@ def test_nothing_happens(trial: Trial) -> None:
 
 
 def test_owner_is_killed(trial: Trial) -> None:
-    outages = trial.round("owner killed", lambda cluster: owner(cluster).kill())
+    outages = trial.round("owner killed", lambda cluster: owner(cluster).kill(), write=LEASE_S + 3.0)
     assert outages["write"] < LEASE_S + 6.0, outages
 
 
@@ -110,6 +113,7 @@ def test_query_node_is_killed_with_two_replicas(trial: Trial) -> None:
     before = [probe.failed_twice for probe in reads]
     outages = trial.round("query node killed, two replicas", lambda cluster: cluster.of("query")[1].kill())
     after = [probe.failed_twice for probe in reads]
+    trial.costs[-1] += f"  {sum(after) - sum(before)} reads failed twice"
     for kind in KINDS:
         client.release_collection(kind.name)
         client.load_collection(kind.name)
@@ -181,7 +185,7 @@ def test_owner_wakes_after_its_successor_serves(trial: Trial) -> None:
     def inject(cluster: Cluster) -> None:
         stop_for(owner(cluster), LEASE_S + 5.0)
 
-    trial.round("owner stopped until its successor serves", inject)
+    trial.round("owner stopped until its successor serves", inject, write=LEASE_S + 3.0)
 
 
 def test_coordinator_wakes_after_its_successor_leads(trial: Trial) -> None:

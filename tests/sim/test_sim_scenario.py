@@ -35,3 +35,29 @@ def test_a_wrong_expectation_fails_the_scenario() -> None:
 
     with pytest.raises(AssertionError):
         simulate(scenario, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["streaming-1", "streaming-2"])
+def test_an_owner_that_no_coordinator_reaches_loses_its_channels(name: str) -> None:
+    """Seen on a real cluster: its lease lived on, so that it kept its channels until it had no timestamps left."""
+
+    async def scenario(cluster: VirtualCluster) -> None:
+        client = Client(cluster)
+        await client.create(shard_count=4)
+        await client.upsert([row(one) for one in range(40)])
+        for coordinator in ("coordinator-1", "coordinator-2"):
+            cluster.cut(name, coordinator)
+        await cluster.sleep(20)
+        before_s = cluster.now_s()
+        for value in (1, 2, 3):
+            await client.upsert([row(one, value) for one in range(40)])
+            assert await client.values() == dict.fromkeys(range(40), value)
+        assert cluster.now_s() - before_s < 2.0
+        cluster.mend()
+        for value in (4, 5, 6):
+            await client.upsert([row(one, value) for one in range(40)])
+            assert await client.values() == dict.fromkeys(range(40), value)
+            await cluster.sleep(2)
+
+    simulate(scenario, seed=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from elanus.base.compute import BACKGROUND_NICENESS, BACKGROUND_THREADS, ThreadPool
-from elanus.base.errors import InUseError, OverloadedError, StorageError
+from elanus.base.errors import InUseError, OverloadedError, StorageError, UnavailableError
 from elanus.base.lock import FolderLock
 from elanus.base.real import RealDoors, real_doors
+from elanus.base.scope import Scope
 
 
 def with_doors(work) -> list[tuple[str, BaseException]]:  # type: ignore[no-untyped-def]
@@ -179,3 +181,16 @@ def test_a_fork_neither_holds_nor_keeps_the_lock(tmp_path: Path) -> None:
     FolderLock.acquire(str(tmp_path)).release()
     holder.stdin.close()
     holder.stdout.close()
+
+
+def test_a_task_that_ends_before_it_begins_leaves_nothing_to_await() -> None:
+    async def work(doors: RealDoors) -> None:
+        scope = Scope(doors.tasks, lambda: None)
+        never = asyncio.sleep(1)
+        scope.spawn(never, name="never")
+        await scope.end()
+        assert inspect.getcoroutinestate(never) == inspect.CORO_CLOSED
+        with pytest.raises(UnavailableError):
+            scope.spawn(asyncio.sleep(1), name="after the end")
+
+    assert with_doors(work) == []

@@ -20,7 +20,7 @@ class Scope:
     def __init__(self, tasks: Tasks, lost: Callable[[], None]) -> None:
         self._tasks = tasks
         self._lost = lost
-        self._jobs: list[Job] = []
+        self._jobs: list[tuple[Job, Coroutine[Any, Any, Any]]] = []
         self._sweep_at = _JOBS_BEFORE_SWEEP
         self._ended = False
 
@@ -30,10 +30,10 @@ class Scope:
             coroutine.close()
             raise UnavailableError(f"{name}: not any more")
         if len(self._jobs) >= self._sweep_at:
-            self._jobs = [job for job in self._jobs if not job.done()]
+            self._jobs = [one for one in self._jobs if not one[0].done()]
             self._sweep_at = 2 * len(self._jobs) + _JOBS_BEFORE_SWEEP
         job = self._tasks.spawn(self._run(coroutine), name=name)
-        self._jobs.append(job)
+        self._jobs.append((job, coroutine))
         return job
 
     async def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -49,7 +49,10 @@ class Scope:
     async def end(self) -> None:
         """Cancel every task and wait until all have ended."""
         self._ended = True
-        for job in tuple(self._jobs):
+        jobs = tuple(self._jobs)
+        for job, _ in jobs:
             job.cancel()
-        for job in tuple(self._jobs):
+        for job, coroutine in jobs:
             await job.wait()
+            # Of a task that was cancelled before it began, nobody has awaited it.
+            coroutine.close()

@@ -8,36 +8,41 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from meta_worlds import Harness, play
 
+from elanus.base.compute import DISK_THREADS
 from elanus.base.doors import Doors
 from elanus.base.errors import CorruptedError, DiskFullError, ElanusError, InUseError, OutcomeUnknownError, StorageError
-from elanus.base.real import real_doors
+from elanus.base.real import RealDoors, real_doors
 from elanus.meta.local import LocalMetaStore
 from elanus.meta.sqlite import open_sqlite
 from elanus.meta.state import State
 from elanus.meta.store import Delete, Item, Put, WatchBatch
 
+T = TypeVar("T")
 WRITER = Path(__file__).with_name("counting_writer.py")
 
 
-def run(scenario: Callable[[Doors], Awaitable[None]]) -> None:
-    async def main() -> None:
+def run(scenario: Callable[[Doors], Awaitable[T]]) -> T:
+    async def main() -> T:
         doors = real_doors(lambda name, error: None)
         try:
-            await scenario(doors)
+            return await scenario(doors)
         finally:
             await doors.stop_tasks()
             doors.close()
 
-    asyncio.run(main())
+    return asyncio.run(main())
 
 
 async def read(doors: Doors, path: Path) -> list[Item]:
@@ -45,6 +50,40 @@ async def read(doors: Doors, path: Path) -> list[Item]:
     items = await store.range("")
     await store.close()
     return items
+
+
+# --- its end --------------------------------------------------------------------------------------------------------
+def test_a_close_waits_for_the_write_that_nobody_waits_for_any_more(tmp_path: Path) -> None:
+    """A stopped server's tasks are cancelled, and the thread that commits for one goes on: sqlite's connection must
+    not be closed under it."""
+    begun, released = threading.Event(), threading.Event()
+
+    async def scenario(doors: Doors) -> None:
+        store = await open_sqlite(doors, str(tmp_path / "meta.db"))
+        # All disk threads have started, so that the close finds one that is free.
+        await asyncio.gather(*(doors.compute.run_io(time.sleep, 0.05) for _ in range(DISK_THREADS)))
+        journal = cast("Any", store)._journal
+        commit = journal._commit
+
+        def commit_when_released(*arguments: object) -> None:
+            begun.set()
+            released.wait(30)
+            commit(*arguments)
+
+        journal._commit = commit_when_released
+        writing = asyncio.ensure_future(store.transact((), [Put("a", b"1")]))
+        await asyncio.to_thread(begun.wait)
+        await cast("RealDoors", doors).stop_tasks()
+        closing = asyncio.ensure_future(store.close())
+        await asyncio.wait((closing,), timeout=0.1)
+        assert not closing.done()
+        released.set()
+        await closing
+        with pytest.raises(OutcomeUnknownError):
+            await writing
+
+    run(scenario)
+    assert [item.key for item in run(lambda doors: read(doors, tmp_path / "meta.db"))] == ["a"]
 
 
 # --- power ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, TypeVar
 
 from elanus.base.errors import OverloadedError
@@ -110,6 +111,11 @@ class ThreadPool:
         except RuntimeError:
             if not call.loop.is_closed():
                 raise
+
+
+def thread_lock() -> AbstractContextManager[object]:
+    """Lets one thread at a time into a block: for what goes on in a thread when its caller was cancelled."""
+    return threading.Lock()
 
 
 def run_in_threads(calls: Sequence[Callable[[], object]]) -> None:

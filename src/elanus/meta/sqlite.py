@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
+from elanus.base.compute import thread_lock
 from elanus.base.doors import Doors
 from elanus.base.errors import CorruptedError, DiskFullError, ElanusError, InUseError, StorageError
 from elanus.base.limits import GIB
@@ -89,12 +90,17 @@ async def open_sqlite(doors: Doors, path: str, bytes_max: int = STORE_BYTES_MAX)
 
 
 class SqliteJournal:
-    """Writes a local store's changes into its sqlite file. One call at a time; all on disk threads."""
+    """Writes a local store's changes into its sqlite file. One call at a time; all on disk threads.
+
+    A caller that is cancelled leaves its write to a thread. The connection is not closed under that: sqlite would write
+    to memory that is no longer its own.
+    """
 
     def __init__(self, doors: Doors, path: str, opened: _Opened) -> None:
         self._doors = doors
         self._path = path
         self._connection = opened.connection
+        self._in_use = thread_lock()
         self._checksums = {item.key: _checksum(item) for item in opened.items}
         self._digest = _digest(self._checksums.values())
 
@@ -104,7 +110,11 @@ class SqliteJournal:
 
     async def close(self) -> None:
         """See Journal."""
-        await self._doors.compute.run_io(_typed, self._path, self._connection.close)
+        await self._doors.compute.run_io(_typed, self._path, self._close)
+
+    def _close(self) -> None:
+        with self._in_use:
+            self._connection.close()
 
     def _write(self, change: WatchBatch) -> None:
         rows, gone, checksums = [], [], {}
@@ -122,7 +132,8 @@ class SqliteJournal:
         removed = sum(key in self._checksums for (key,) in gone)
         added = sum(key not in self._checksums for key in checksums)
         count = len(self._checksums) + added - removed
-        self._commit(rows, gone, (change.revision, count, digest ^ _head_checksum(change.revision, count)))
+        with self._in_use:
+            self._commit(rows, gone, (change.revision, count, digest ^ _head_checksum(change.revision, count)))
         self._digest = digest
         self._checksums.update(checksums)
         for (key,) in gone:

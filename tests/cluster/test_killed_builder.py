@@ -20,7 +20,7 @@ from pymilvus import MilvusClient
 from filled import create, fill, normal_vectors
 from services import BUCKET, s3_environment, start_etcd
 
-pytestmark = pytest.mark.drill
+pytestmark = [pytest.mark.drill, pytest.mark.alone]
 
 ROWS, DIMENSION = 8_000, 64
 SLOW_TO_BUILD = {"index_type": "HNSW", "metric_type": "L2", "params": {"M": 48, "efConstruction": 400}}

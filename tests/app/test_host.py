@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -32,3 +34,13 @@ def test_a_start_that_waits_for_a_dead_store_ends() -> None:
         await host.close()
 
     asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_importing_every_role_loads_no_heavy_library() -> None:
+    """pandas comes with the first conversion of an Arrow array, so no module may convert one as it is loaded."""
+    code = (
+        "import sys, elanus.app.standalone, elanus.app.node;"
+        "print([name for name in ('pandas', 'pymilvus', 'numba', 'tantivy', 'shapely') if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.strip() == "[]"

@@ -62,7 +62,7 @@ _NO_ROWS: Final[Rows] = np.zeros(0, np.int64)
 _EMPTY: Final[dict[DataType, Values]] = {
     DataType.BOOL: np.zeros(0, np.uint8),
     DataType.DOUBLE: np.zeros(0, np.float64),
-    DataType.VARCHAR: pa.array([], pa.large_string()),
+    DataType.VARCHAR: pa.nulls(0, pa.large_string()),
 }
 
 

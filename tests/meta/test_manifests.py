@@ -272,7 +272,7 @@ def test_deposed_owner_changes_nothing() -> None:
 def test_replay_moves_with_a_commit_or_not_at_all() -> None:
     async def scenario(world: World) -> None:
         channel = await world.channel()
-        also = advance_replay(channel, Position(1, 9))
+        also = advance_replay(channel, Position(1, 9), 0)
         done = await world.manifests.commit([ShardEdit(SHARDS[0], adding(1))], [owns(channel.owner)], also)
         assert isinstance(done, Committed)
         assert (await world.channel()).replay_from.record.position == Position(1, 9)
@@ -281,7 +281,7 @@ def test_replay_moves_with_a_commit_or_not_at_all() -> None:
             await world.manifests.commit([ShardEdit(SHARDS[0], adding(2))], [owns(channel.owner)], also)
         assert await world.segments() == [1]
         with pytest.raises(InvariantError):
-            advance_replay(await world.channel(), Position(1, 8))
+            advance_replay(await world.channel(), Position(1, 8), 0)
 
     play(scenario)
 

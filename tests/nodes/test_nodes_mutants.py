@@ -222,7 +222,8 @@ class RunningAhead(StreamingNode):
     async def _release_log(self, owned: Any) -> None:
         record = await fetch_channel(self._storage.meta, owned.channel.pchannel)
         assert record is not None
-        await run_transaction(self._storage.meta, advance_replay(record, owned.channel.applied), (owned.guard,))
+        moved = advance_replay(record, owned.channel.applied, owned.channel.stamps.last)
+        await run_transaction(self._storage.meta, moved, (owned.guard,))
         await self._log.truncate(owned.channel.pchannel, owned.channel.applied)
 
 

@@ -61,3 +61,29 @@ def test_an_owner_that_no_coordinator_reaches_loses_its_channels(name: str) -> N
             await cluster.sleep(2)
 
     simulate(scenario, seed=3)
+
+
+@pytest.mark.slow
+def test_timestamps_of_a_channel_rise_over_a_record_of_a_dropped_shard() -> None:
+    """Seen in a run: it was truncated, and no manifest told the next owner of its timestamp."""
+
+    async def scenario(cluster: VirtualCluster) -> None:
+        kept, dropped = Client(cluster), Client(cluster, "dropped")
+        await kept.create(shard_count=2)
+        # The oracle waits for its clock, so that what is stamped depends on what is known of the records before.
+        for coordinator in ("coordinator-1", "coordinator-2"):
+            cluster.step_clock(coordinator, 60_000)
+        await dropped.create(shard_count=2)
+        for coordinator in ("coordinator-1", "coordinator-2"):
+            cluster.step_clock(coordinator, -60_000)
+        await cluster.sleep(4)
+        await kept.upsert([row(one) for one in range(20)])
+        await dropped.drop()
+        await kept.flush()
+        await cluster.sleep(4)
+        for streaming in ("streaming-1", "streaming-2"):
+            cluster.crash(streaming)
+        await cluster.sleep(5)
+        await kept.upsert([row(one) for one in range(20)])
+
+    simulate(scenario, seed=3)

@@ -189,12 +189,12 @@ def assign(channel: Channel | None, name: str, owner: int) -> tuple[Transaction,
     return replace(channel.owner, Pchannel(name=name, term=term, owner=owner)), term
 
 
-def advance_replay(channel: Channel, position: Position) -> Transaction:
+def advance_replay(channel: Channel, position: Position, timestamp: int) -> Transaction:
     """Move the start of replay, under the term that was read. The caller has seen to it that committed manifests cover
-    every record below."""
+    every record below, and that none of them has a higher timestamp."""
     old = channel.replay_from
     check(position >= old.record.position, f"{old.record.name}: replay cannot go back to {position}")
-    moved = replace(old, ReplayFrom(name=old.record.name, position=position))
+    moved = replace(old, ReplayFrom(name=old.record.name, position=position, timestamp=timestamp))
     return Transaction((owns(channel.owner),)) + moved
 
 

@@ -260,10 +260,13 @@ class Pchannel(CatalogRecord, frozen=True, kw_only=True):
 
 
 class ReplayFrom(CatalogRecord, frozen=True, kw_only=True):
-    """Where replay of a log starts. Moved by the owner, under a compare of its term, over covered records only."""
+    """Where replay of a log starts. Moved by the owner, under a compare of its term, over covered records only.
+
+    `timestamp`: no record below has a higher one. Manifests do not say so for all: that of a dropped shard is gone."""
 
     name: str
     position: Position = ORIGIN
+    timestamp: int = 0
 
     @property
     def key(self) -> str:

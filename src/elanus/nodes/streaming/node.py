@@ -238,6 +238,7 @@ class StreamingNode:
         await self._replay(channel, max(replay_from, channel.applied))
         if followed:
             await self._take_newest(channel)
+        channel.stamps.raise_floor(record.replay_from.record.timestamp)
         for shard in channel.shards.values():
             channel.stamps.raise_floor(max(shard.last_timestamp, shard.manifest.timestamp_max))
         owned.owner = record.owner
@@ -445,5 +446,5 @@ class StreamingNode:
         record = await fetch_channel(meta, channel.pchannel)
         if record is None or owned.owner is None or position <= record.replay_from.record.position:
             return
-        await run(meta, advance_replay(record, position), (owned.guard,))
+        await run(meta, advance_replay(record, position, channel.stamps.last), (owned.guard,))
         await self._log.truncate(channel.pchannel, position)

@@ -50,9 +50,11 @@ class Mutant:
         return self.harder(plan_of(seed, self.shape))
 
 
-def alone(rule: str, parts: Callable[[], Any], seeds: int) -> Mutant:
+def alone(
+    rule: str, parts: Callable[[], Any], seeds: int, harder: Callable[[Plan], Plan] = lambda plan: plan
+) -> Mutant:
     """In the standalone server, of such parts."""
-    return Mutant(rule, "standalone", lambda: make_standalone(parts()), seeds)
+    return Mutant(rule, "standalone", lambda: make_standalone(parts()), seeds, harder)
 
 
 def many(
@@ -331,7 +333,9 @@ class ResendingRoles(Roles):
 MUTANTS: dict[str, Mutant] = {
     "acknowledged-before-the-sync": alone("22", broken.Unsynced, 4),
     "growing-released-before-the-swap": alone("11", lambda: broken.ShardsBy(broken.HastyShard), 8),
-    "delete-lost-at-segment-load": alone("16", lambda: broken.Making(query_kind=broken.Forgetful), 8),
+    "delete-lost-at-segment-load": alone(
+        "16", lambda: broken.Making(query_kind=broken.Forgetful), 8, with_more("flush", roles=())
+    ),
     "checkpoint-ahead-of-the-data": alone("3", lambda: broken.Making(broken.RunningAhead), 8),
     "duplicate-replay": alone("11", lambda: broken.Making(Replaying), 6),
     "unguarded-partial-upsert": many("17", nodes(Careless), 8, with_more("patch", "delay", roles=("streaming",))),

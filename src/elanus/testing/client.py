@@ -8,7 +8,7 @@ assert await client.ids() == [1, 2]
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -48,6 +48,8 @@ VALUE: Final = FieldSchema(0, "value", DataType.INT64)
 NAME: Final = FieldSchema(0, "name", DataType.VARCHAR, nullable=True, type_params={"max_length": "32"})
 FIELDS: Final = (ID, VECTOR, VALUE, NAME)
 
+POLL_S: Final = 0.1
+POLL_S_MAX: Final = 1.0
 STRONG: Final = Consistency(level=ConsistencyLevel.STRONG)
 Row = dict[str, Any]
 
@@ -256,20 +258,27 @@ class Client:
         """Seal everything written so far and wait for it."""
         (flushed,) = await self.proxy.flush(FlushRequest(collections=(self.name,)))
         state = FlushStateRequest(collection=self.name, timestamp=flushed.timestamp)
-        pause_s = 0.1
-        while not await self.proxy.flush_state(state):
-            await self.world.sleep(pause_s)
-            pause_s = min(1.0, 2 * pause_s)
+        await self._until(lambda: self.proxy.flush_state(state))
 
     async def compact(self, *, major: bool = False) -> None:
         """Merge what can be merged and wait for it."""
         reply = await self.proxy.compact(CompactRequest(collection=self.name, major=major))
-        while (await self.proxy.compaction_state(reply.compaction_id)).state != 2:
-            await self.world.sleep(0.1)
+
+        async def is_compacted() -> bool:
+            return (await self.proxy.compaction_state(reply.compaction_id)).state == 2
+
+        await self._until(is_compacted)
+
+    async def _until(self, is_so: Callable[[], Awaitable[bool]]) -> None:
+        """Ask again, ever less often."""
+        pause_s = POLL_S
+        while not await is_so():
+            await self.world.sleep(pause_s)
+            pause_s = min(POLL_S_MAX, 2 * pause_s)
 
     async def wait_indexed(self) -> None:
         while any(one.state != 3 for one in await self.proxy.describe_index(IndexRequest(collection=self.name))):
-            await self.world.sleep(0.1)
+            await self.world.sleep(POLL_S)
 
     async def segment_count(self) -> int:
         return len(await self.proxy.list_segments(CollectionRequest(collection=self.name)))

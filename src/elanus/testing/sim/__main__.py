@@ -7,14 +7,16 @@ every shell.
 from __future__ import annotations
 
 import argparse
-import gc
 import os
+import pickle
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import count
 from typing import Final
 
+from elanus.testing.sim.apart import apart, settle
 from elanus.testing.sim.hunt import Shrinker, kind_of, regression_test
 from elanus.testing.sim.plan import SHAPES, plan_of
 from elanus.testing.sim.report import Tally
@@ -23,6 +25,8 @@ from elanus.testing.sim.run import Outcome, play
 FIXED: Final = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}
 _FAILED: Final = 1
 _REPORT_EVERY: Final = 50
+_WARMING: Final = 0
+"""The seed of a run that is not tallied."""
 
 
 def _say(lines: Iterable[str]) -> None:
@@ -79,23 +83,31 @@ def hunt(first: int, runs_max: int | None, shape: str) -> int:
 
 
 def batch(seeds: Iterable[int], counted_max: int, shape: str, cpu_s: float, report: str) -> int:
-    """Play seeds until so many counted or the CPU time is used; print the tally and write it down."""
+    """Play seeds until so many counted or the CPU time is used; print the tally and write it down. Each is played in a
+    process of its own, forked when one run has warmed up what all of them use."""
     tally = Tally(shape)
-    # What is there now stays: no collection need look at it again.
-    gc.freeze()
+    begun_s = time.process_time()
+    play(plan_of(_WARMING, shape))
+    settle()
+    tally.cpu_s += time.process_time() - begun_s
     for seed in seeds:
         if tally.counted >= counted_max or tally.cpu_s >= cpu_s:
             break
-        begun_s = time.process_time()
-        outcome = play(plan_of(seed, shape))
-        tally.add(outcome, time.process_time() - begun_s)
-        if outcome.failure:
-            _say([f"seed {seed}: {outcome.failure}"])
+        given, used_s = apart(partial(_tally_of, seed, shape))
+        one: Tally = pickle.loads(given)
+        tally.merge(one, used_s)
+        _say(f"seed {failed}: {why}" for failed, why in one.failures)
     _say(tally.lines())
     if report:
         with open(report, "wb") as file:
             file.write(tally.encoded())
     return 0
+
+
+def _tally_of(seed: int, shape: str) -> bytes:
+    tally = Tally(shape)
+    tally.add(play(plan_of(seed, shape)), 0.0)
+    return pickle.dumps(tally)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

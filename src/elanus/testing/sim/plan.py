@@ -84,7 +84,7 @@ def plan_cluster(seed: int) -> Plan:
         load=msgspec.structs.replace(_load(chance), replicas=chance.choice((1, 1, 2))),
         faults=draw(chance, CLUSTER_KINDS, FAULT_COUNT, LASTS_S, CLUSTER_SELDOM),
         pchannel_count=2,
-        shard_count=chance.randint(1, 2),
+        shard_count=chance.choice((1, 1, 2)),
         growing_bytes_max=chance.choice((1500, 3000, 6000)),
         growing_idle_s=chance.choice((0.5, 1.0, 3.0)),
         deleted_ratio_min=chance.choice((0.2, 0.5, 1.0)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import msgspec
 
@@ -49,6 +49,13 @@ class Tally:
         self.struck += outcome.struck
         if outcome.failure:
             self.failures.append((outcome.plan.seed, outcome.failure))
+
+    def merge(self, other: Tally, cpu_s: float) -> None:
+        """The runs of another tally more, which took so much time besides what it knows of."""
+        for one in fields(self):
+            if one.name != "shape":
+                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        self.cpu_s += cpu_s
 
     def encoded(self) -> bytes:
         """As JSON."""

@@ -283,6 +283,7 @@ def play_steps(plan: Plan, steps: Steps, make: MakeShape | None = None) -> Outco
     """Take steps on a new world. Garbage is not collected meanwhile: nothing may happen at a moment that memory
     decides. An AssertionError that is no broken promise passes through."""
     one_thread()
+    collects = gc.isenabled()
     gc.disable()
     loop = SimLoop()
     outcome = Outcome(plan)
@@ -315,7 +316,8 @@ def play_steps(plan: Plan, steps: Steps, make: MakeShape | None = None) -> Outco
     finally:
         outcome.virtual_s, outcome.steps = loop.time(), loop.steps
         loop.close()
-        gc.enable()
+        if collects:
+            gc.enable()
     if unexpected and not outcome.failure:
         outcome.failure = f"{type(unexpected[0]).__name__}: {unexpected[0]}"
     return outcome

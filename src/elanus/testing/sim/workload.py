@@ -35,7 +35,7 @@ R = TypeVar("R")
 CALL_S: Final = 30.0
 COUNTS_MAX: Final = 5
 EMPHASIS: Final = 6
-EMPHASIS_OF: Final = {"flush": 4, "compact": 4}
+EMPHASIS_OF: Final = {"flush": 6, "compact": 6, "balance": 6}
 """Of operations that entail many others: as often as finds what they break."""
 KEYS_OF_CLIENT: Final = 1000
 THINK_S_MAX: Final = 0.1
@@ -55,10 +55,10 @@ WEIGHTS: Final = {
     "query": 26,
     "count": 7,
     "search": 8,
-    "flush": 2,
-    "compact": 2,
+    "flush": 1,
+    "compact": 1,
     "reload": 1,
-    "balance": 2,
+    "balance": 1,
 }
 LEVELS: Final = ("STRONG", "STRONG", "STRONG", "SESSION", "BOUNDED", "EVENTUALLY")
 
@@ -82,7 +82,7 @@ class Load(msgspec.Struct, frozen=True):
     are served: with two, nodes follow the channels that others own."""
 
     clients: int = 4
-    operations: int = 66
+    operations: int = 58
     collections: int = 5
     hot_keys: int = 10
     emphasis: str = ""

@@ -22,6 +22,8 @@ ROWS_LIVING_MAX = 6_000
 CALL_S_MAX = 20.0
 # Milvus's codes of replies that say that nothing was done and the request may be sent again.
 REFUSALS = frozenset({1, 2, 7, 8, 503, 904, 2200})
+# Of replies that say that nobody knows.
+UNKNOWN = frozenset({5})
 STRONG = {"consistency_level": "Strong", "timeout": CALL_S_MAX, "retry_times": 1}
 # For writes. The SDK sends what met a broken connection again, and an insert that was done the first time is then there
 # twice. With a time-out it does so until that has passed whatever `retry_times` says, so a write has none: a dead
@@ -127,6 +129,7 @@ class Writer:
     ledger: Ledger = field(default_factory=Ledger)
     version: int = 0
     next_key: int = 0
+    unknown: frozenset[int] = UNKNOWN
     faults: list[str] = field(default_factory=list)
     codes: Counter[str] = field(default_factory=Counter)
     texts: dict[str, str] = field(default_factory=dict)
@@ -206,7 +209,7 @@ class Writer:
             self.ledger.take_back(before)
             return True
         self.ledger.counts.unknown += 1
-        if not lost and error.code != 5:
+        if not lost and error.code not in self.unknown:
             self.faults.append(f"{self.kind.name}: write answered {error.code} {error.message[:200]}")
         return False
 

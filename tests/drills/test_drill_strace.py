@@ -21,7 +21,7 @@ from typing import Any
 import drill_trace
 import grpc
 import pytest
-from drill_writers import KINDS, Writer, create, total
+from drill_writers import KINDS, UNKNOWN, Writer, create, total
 from pymilvus import DataType, MilvusClient
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb2
 
@@ -132,6 +132,8 @@ def unsynced(trace: drill_trace.Trace, streams: list[tuple[str, int]], where: tu
 
 SYNC_FAILS_S_MAX = 60.0
 """A slow machine reaches the first failing sync late."""
+STORE_IS_DEAD = 1001
+"""What a write may be told when the sync that failed was that of `meta.db`, until the server has ended."""
 INJECTIONS = ("fdatasync:error=EIO:when=60+45", "fdatasync:error=ENOSPC:when=60+45", "fsync:error=EIO:when=40+25")
 
 
@@ -145,7 +147,7 @@ def test_syncs_that_fail(tmp_path: Path, injection: str) -> None:
     prefix = ("strace", "-f", "-D", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={injection}")
     kind = KINDS[0]
     server = DrillServer(tmp_path / "store", *BUSY, prefix=prefix).wait_ready()
-    writers = [Writer(number, kind, random.Random(number)) for number in range(4)]
+    writers = [Writer(number, kind, random.Random(number), unknown=UNKNOWN | {STORE_IS_DEAD}) for number in range(4)]
     try:
         client = MilvusClient(server.uri)
         create(client, kind)

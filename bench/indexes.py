@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -38,6 +38,8 @@ from elanus.index.plan import SearchRequest, search_planned
 from elanus.index.vectors import Vectors
 from elanus.model.schema import FieldSchema
 from elanus.model.types import DataType, Metric
+
+T = TypeVar("T")
 
 faiss: Any = library()
 CORES = len(os.sched_getaffinity(0))
@@ -340,31 +342,57 @@ def draw(found: list[Figures], path: Path, heading: str) -> bool:
     return True
 
 
-def main() -> int:
-    """Measure what was chosen."""
-    parser = argparse.ArgumentParser(prog="python -m bench.indexes", description="Every vector index beside faiss.")
+class Choice(NamedTuple):
+    """What a run measures: indexes of these `names` (none: all), in worlds of `data` as floats (False) and as bits."""
+
+    names: frozenset[str]
+    out: Path
+    data: Dataset
+    worlds: dict[bool, World]
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether the index is to be measured."""
+        return not self.names or entry.name in self.names
+
+    def world(self, entry: Entry) -> World:
+        """The data for that index."""
+        return self.worlds[entry.name.startswith("BIN")]
+
+
+def choice(prog: str, description: str) -> Choice:
+    """From the command line; makes the folder of results."""
+    parser = argparse.ArgumentParser(prog=f"python -m {prog}", description=description)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--indexes", default="", help="comma-separated choice; all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results")
     options = parser.parse_args()
     data = load(FULL_DATA if FULL_DATA.exists() else SAMPLE, options.rows)
-    chosen = {name for name in options.indexes.split(",") if name}
-    worlds = {is_binary: World(data, is_binary) for is_binary in (False, True)}
     options.out.mkdir(parents=True, exist_ok=True)
-    kept = options.out / f"indexes-{len(data.vectors)}.json"
-    figures = (
-        {one.name: one for one in msgspec.json.decode(kept.read_bytes(), type=list[Figures])} if kept.exists() else {}
-    )
-    for entry in entries():
-        if not chosen or entry.name in chosen:
-            sys.stderr.write(f"bench: measuring {entry.name}\n")
-            figures[entry.name] = measure(entry, worlds[entry.name.startswith("BIN")])
-            kept.write_bytes(msgspec.json.format(msgspec.json.encode(list(figures.values()))))
+    names = frozenset(name for name in options.indexes.split(",") if name)
+    worlds = {is_binary: World(data, is_binary) for is_binary in (False, True)}
+    return Choice(names, options.out, data, worlds)
+
+
+def earlier(kept: Path, kind: type[T]) -> list[T]:
+    """What earlier runs measured of the same rows."""
+    return msgspec.json.decode(kept.read_bytes(), type=list[kind]) if kept.exists() else []  # type: ignore[valid-type]
+
+
+def main() -> int:
+    """Measure what was chosen."""
+    chosen = choice("bench.indexes", "Every vector index beside faiss.")
+    vectors = chosen.data.vectors
+    kept = chosen.out / f"indexes-{len(vectors)}.json"
+    figures = {one.name: one for one in earlier(kept, Figures)}
+    for entry in filter(chosen.takes, entries()):
+        sys.stderr.write(f"bench: measuring {entry.name}\n")
+        figures[entry.name] = measure(entry, chosen.world(entry))
+        kept.write_bytes(msgspec.json.format(msgspec.json.encode(list(figures.values()))))
     found = [figures[entry.name] for entry in entries() if entry.name in figures]
-    page = table(found, len(data.vectors), int(data.vectors.shape[1]))
+    page = table(found, len(vectors), int(vectors.shape[1]))
     sys.stdout.write(page)
-    (options.out / "indexes.txt").write_text(page)
-    if not draw(found, options.out / "indexes.png", page.partition("\n")[0]):
+    (chosen.out / "indexes.txt").write_text(page)
+    if not draw(found, chosen.out / "indexes.png", page.partition("\n")[0]):
         sys.stderr.write(f"bench: no plot: matplotlib is not installed: {INSTALL}\n")
     return 0
 

@@ -9,7 +9,6 @@ with canned bytes. Recall is that of the server's answers.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import replace
@@ -21,14 +20,13 @@ import msgspec
 import numpy as np
 from pymilvus import DataType, MilvusClient
 
-from bench.cli import FULL_DATA, SAMPLE
 from bench.client import first_answer
 from bench.environment import ROOT
-from bench.indexes import ROWS, Entry, Figures, World, entries, measure
+from bench.indexes import Entry, Figures, World, choice, earlier, entries, measure
 from bench.procs import Server
 from bench.runner import ClientProcess
 from bench.systems import SERVERS
-from bench.workload import K, load
+from bench.workload import K
 
 BUDGET_MS: Final = 0.35
 """Design, section 6: search, k = 10, no output fields."""
@@ -163,35 +161,24 @@ def table(found: list[Served], row_count: int, floor: float) -> str:
 
 def main() -> int:
     """Measure what was chosen, and show it beside what earlier runs measured of the others."""
-    parser = argparse.ArgumentParser(prog="python -m bench.served", description="What a server adds to each index.")
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--indexes", default="", help="comma-separated choice; all by default")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results")
-    options = parser.parse_args()
-    data = load(FULL_DATA if FULL_DATA.exists() else SAMPLE, options.rows)
-    chosen = {name for name in options.indexes.split(",") if name}
-    worlds = {is_binary: World(data, is_binary) for is_binary in (False, True)}
-    options.out.mkdir(parents=True, exist_ok=True)
-    kept = options.out / f"served-{len(data.vectors)}.json"
-    found = (
-        {one.name: one for one in msgspec.json.decode(kept.read_bytes(), type=list[Served])} if kept.exists() else {}
-    )
+    chosen = choice("bench.served", "What a server adds to each index.")
+    kept = chosen.out / f"served-{len(chosen.data.vectors)}.json"
+    found = {one.name: one for one in earlier(kept, Served)}
     elanus = SERVERS["elanus"]
     elanus.setup()
     with TemporaryDirectory(dir=ROOT / "bench") as folder, ClientProcess() as asker:
-        floor = floor_ms(worlds[False].queries, asker)
+        floor = floor_ms(chosen.worlds[False].queries, asker)
         launch = elanus.launch(Path(folder))
         with launch.start() as server:
             uri = f"http://127.0.0.1:{launch.port}"
             asker.run(server, first_answer, launch.port, START_S_MAX)
-            for entry in map(at_one_effort, entries()):
-                if not chosen or entry.name in chosen:
-                    sys.stderr.write(f"bench: measuring {entry.name}\n")
-                    found[entry.name] = served(server, uri, entry, worlds[entry.name.startswith("BIN")], asker)
-                    kept.write_bytes(msgspec.json.format(msgspec.json.encode(list(found.values()))))
-    page = table([found[entry.name] for entry in entries() if entry.name in found], len(data.vectors), floor)
+            for entry in filter(chosen.takes, map(at_one_effort, entries())):
+                sys.stderr.write(f"bench: measuring {entry.name}\n")
+                found[entry.name] = served(server, uri, entry, chosen.world(entry), asker)
+                kept.write_bytes(msgspec.json.format(msgspec.json.encode(list(found.values()))))
+    page = table([found[entry.name] for entry in entries() if entry.name in found], len(chosen.data.vectors), floor)
     sys.stdout.write(page)
-    (options.out / "served.txt").write_text(page)
+    (chosen.out / "served.txt").write_text(page)
     return 0
 
 

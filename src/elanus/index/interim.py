@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from elanus.base.errors import check
-from elanus.index.coarse import CoarseCodes, can_be_coarse
+from elanus.index.coarse import TYPICAL_K, CoarseCodes, can_be_coarse
 from elanus.index.contract import Floats, Found, RowMask, SearchParams
 from elanus.index.exact import best_among, cost_us, search_exact
 from elanus.index.vectors import Vectors
@@ -22,7 +22,6 @@ from elanus.model.types import Metric
 
 EXACT_US_MIN: Final = 1000.0
 """A tail whose scan is estimated cheaper gets no head: about 12000 rows of 384 numbers."""
-TYPICAL_K: Final = 10
 TAIL_SHARE_MIN: Final = 0.5
 """A head is built again when the tail is that share of it, so that all builds together cost about three times the last
 one."""

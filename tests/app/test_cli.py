@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import socket
 import subprocess
@@ -59,6 +60,15 @@ def test_version_and_settings() -> None:
     listed = command("settings").stdout
     assert "server.port = 19530" in listed
     assert "ELANUS_SEGMENT_FLUSH_BYTES_MAX" in listed
+
+
+@pytest.mark.slow
+def test_a_reader_may_leave_early() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([sys.executable, "-m", "elanus", "settings"], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 @pytest.mark.slow

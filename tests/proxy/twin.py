@@ -55,7 +55,7 @@ from elanus.model.requests import (
 )
 from elanus.model.schema import CollectionSchema, FieldSchema
 from elanus.model.timestamp import compose
-from elanus.model.types import DataType
+from elanus.model.types import CompactionStatus, DataType, IndexStatus, LoadStatus
 from elanus.nodes.contracts import (
     CollectionView,
     FlushReply,
@@ -503,7 +503,7 @@ class TwinCoordinator:
                 indexed_rows=0,
                 total_rows=0,
                 pending_rows=0,
-                state=3,
+                state=IndexStatus.FINISHED,
             )
             for one in self._view(request).indexes
         )
@@ -522,13 +522,17 @@ class TwinCoordinator:
         await self._edit(request, loaded_partition_ids=None)
 
     async def load_state(self, request: PartitionsRequest) -> LoadState:
-        return LoadState(3, 100) if self._view(request).loaded_partition_ids is not None else LoadState(1, 0)
+        return (
+            LoadState(LoadStatus.LOADED, 100)
+            if self._view(request).loaded_partition_ids is not None
+            else LoadState(LoadStatus.NOT_LOADED, 0)
+        )
 
     async def compact(self, request: CompactRequest) -> CompactReply:
         return CompactReply(-1, 0)
 
     async def compaction_state(self, compaction_id: int) -> CompactionState:
-        return CompactionState(2)
+        return CompactionState(CompactionStatus.COMPLETED)
 
     async def segments(self, collection_id: int) -> tuple[SegmentInfo, ...]:
         return ()

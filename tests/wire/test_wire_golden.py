@@ -16,7 +16,7 @@ from elanus.model import requests as r
 from elanus.model.columns import Column
 from elanus.model.schema import CollectionSchema, FieldSchema, FunctionSchema, StructSchema
 from elanus.model.timestamp import compose
-from elanus.model.types import ConsistencyLevel, DataType
+from elanus.model.types import CompactionStatus, ConsistencyLevel, DataType, IndexStatus, SegmentStatus
 from elanus.wire import encode, encode_data
 from elanus.wire.messages import messages
 
@@ -122,7 +122,7 @@ INDEX = r.IndexReply(
     indexed_rows=2,
     total_rows=3,
     pending_rows=1,
-    state=2,
+    state=IndexStatus.IN_PROGRESS,
     fail_reason="why",
 )
 SHOWN_INDEX = {
@@ -138,20 +138,20 @@ SHOWN_INDEX = {
 }
 FLUSHED = (r.FlushedCollection("c", (1, 2), 77, 5),)
 SEGMENTS = (
-    r.SegmentInfo(segment_id=1, collection_id=4, partition_id=5, row_count=6, state=2),
+    r.SegmentInfo(segment_id=1, collection_id=4, partition_id=5, row_count=6, state=SegmentStatus.GROWING),
     r.SegmentInfo(
         segment_id=2,
         collection_id=4,
         partition_id=5,
         row_count=7,
-        state=4,
+        state=SegmentStatus.FLUSHED,
         index_name="i",
         index_id=8,
         memory_bytes=9,
         node_id=3,
     ),
 )
-COMPACTION = r.CompactionState(1, 2, 3, 4, (((5, 6), 7),))
+COMPACTION = r.CompactionState(CompactionStatus.EXECUTING, 2, 3, 4, (((5, 6), 7),))
 SEARCHED = r.SearchReply(
     collection="c",
     primary_field="id",

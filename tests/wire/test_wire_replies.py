@@ -18,7 +18,7 @@ from elanus.model.errors import BadParameterError, RequestError, UnsupportedErro
 from elanus.model.requests import FieldOperation
 from elanus.model.schema import CollectionSchema, FieldSchema, FunctionSchema
 from elanus.model.timestamp import compose
-from elanus.model.types import ConsistencyLevel, DataType
+from elanus.model.types import ConsistencyLevel, DataType, SegmentStatus
 from elanus.wire import decode, decode_data, encode, encode_data
 from elanus.wire.messages import messages
 from elanus.wire.schemas import decode_schema, fill_schema
@@ -448,7 +448,7 @@ def test_shown_collections_tell_progress_only_of_loaded_ones() -> None:
 def test_segments() -> None:
     kinds = [
         r.SegmentInfo(segment_id=number, collection_id=1, partition_id=2, row_count=3, state=state)
-        for number, state in ((11, 2), (12, 3), (13, 4))
+        for number, state in zip((11, 12, 13), SegmentStatus, strict=True)
     ]
     stored = messages().GetPersistentSegmentInfoResponse.FromString(encode.persistent_segments(kinds))
     assert [info.segmentID for info in stored.infos] == [12, 13]

@@ -25,7 +25,7 @@ from elanus.model.errors import (
 )
 from elanus.model.schema import DEFAULT_PARTITION, CollectionSchema, FieldSchema
 from elanus.model.timestamp import compose
-from elanus.model.types import DataType
+from elanus.model.types import CompactionStatus, DataType, IndexStatus, LoadStatus, SegmentStatus
 
 EPOCH = compose(1_700_000_000_000)
 
@@ -152,7 +152,7 @@ class MemoryFrontend:
 
     async def load_state(self, request: r.PartitionsRequest) -> r.LoadState:
         loaded = self._table(self._note(request)).loaded
-        return r.LoadState(3 if loaded else 1, 100 if loaded else 0)
+        return r.LoadState(LoadStatus.LOADED if loaded else LoadStatus.NOT_LOADED, 100 if loaded else 0)
 
     # --- partitions, aliases, databases -----------------------------------------------------------------------------
     async def create_partition(self, request: r.PartitionRequest) -> None:
@@ -230,7 +230,7 @@ class MemoryFrontend:
                 indexed_rows=table.row_count,
                 total_rows=table.row_count,
                 pending_rows=0,
-                state=3,
+                state=IndexStatus.FINISHED,
             )
         )
 
@@ -348,14 +348,14 @@ class MemoryFrontend:
 
     async def compaction_state(self, compaction_id: int) -> r.CompactionState:
         self._note(compaction_id)
-        return r.CompactionState(2, completed=1, merges=(((11, 12), 13),))
+        return r.CompactionState(CompactionStatus.COMPLETED, completed=1, merges=(((11, 12), 13),))
 
     async def list_segments(self, request: r.CollectionRequest) -> tuple[r.SegmentInfo, ...]:
         table = self._table(self._note(request))
         identity = {"collection_id": table.reply.collection_id, "partition_id": 5}
         return (
-            r.SegmentInfo(segment_id=11, row_count=100, state=4, **identity),
-            r.SegmentInfo(segment_id=12, row_count=5, state=2, **identity),
+            r.SegmentInfo(segment_id=11, row_count=100, state=SegmentStatus.FLUSHED, **identity),
+            r.SegmentInfo(segment_id=12, row_count=5, state=SegmentStatus.GROWING, **identity),
         )
 
     async def allocate_timestamp(self) -> int:

@@ -47,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser().parse_args(arguments)
     try:
         given.action(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read this has enough of it. What is still buffered goes nowhere, without a word at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
     except SettingsError as error:
         _refuse(error, EXIT_WRONG_SETTINGS)
     except InUseError as error:

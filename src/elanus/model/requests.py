@@ -14,7 +14,7 @@ import numpy as np
 
 from elanus.model.columns import Column
 from elanus.model.schema import CollectionSchema, FieldSchema, FunctionSchema
-from elanus.model.types import ConsistencyLevel, DataType
+from elanus.model.types import CompactionStatus, ConsistencyLevel, DataType, IndexStatus, LoadStatus, SegmentStatus
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,9 +130,9 @@ class PartitionReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadState(msgspec.Struct, frozen=True):
-    """`state`: 0 not exist, 1 not loaded, 2 loading, 3 loaded."""
+    """`percentage`: 0..100."""
 
-    state: int
+    state: LoadStatus
     percentage: int
 
 
@@ -184,7 +184,7 @@ class IndexRequest(CollectionRequest, frozen=True, kw_only=True):
 
 
 class IndexReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Definition and progress. `state`: 1 unissued, 2 in progress, 3 finished, 4 failed."""
+    """Definition and progress."""
 
     index_id: int
     name: str
@@ -193,7 +193,7 @@ class IndexReply(msgspec.Struct, frozen=True, kw_only=True):
     indexed_rows: int
     total_rows: int
     pending_rows: int
-    state: int
+    state: IndexStatus
     fail_reason: str = ""
 
 
@@ -381,9 +381,9 @@ class CompactReply(msgspec.Struct, frozen=True):
 
 
 class CompactionState(msgspec.Struct, frozen=True):
-    """`state`: 1 executing, 2 completed."""
+    """How many of its plans are under way and done; `merges`: segments and what each became."""
 
-    state: int
+    state: CompactionStatus
     executing: int = 0
     completed: int = 0
     failed: int = 0
@@ -391,13 +391,13 @@ class CompactionState(msgspec.Struct, frozen=True):
 
 
 class SegmentInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One segment for GetPersistentSegmentInfo and GetQuerySegmentInfo. `state`: 2 growing, 3 sealed, 4 flushed."""
+    """One segment for GetPersistentSegmentInfo and GetQuerySegmentInfo."""
 
     segment_id: int
     collection_id: int
     partition_id: int
     row_count: int
-    state: int
+    state: SegmentStatus
     index_name: str = ""
     index_id: int = 0
     memory_bytes: int = 0

@@ -161,3 +161,36 @@ class ConsistencyLevel(IntEnum):
     BOUNDED = 2
     EVENTUALLY = 3
     CUSTOMIZED = 4
+
+
+class LoadStatus(IntEnum):
+    """Whether a collection, or some of its partitions, can be searched."""
+
+    NOT_EXIST = 0
+    NOT_LOADED = 1
+    LOADING = 2
+    LOADED = 3
+
+
+class IndexStatus(IntEnum):
+    """How far an index is built over the rows there are."""
+
+    UNISSUED = 1
+    IN_PROGRESS = 2
+    FINISHED = 3
+    FAILED = 4
+
+
+class CompactionStatus(IntEnum):
+    """How far a compaction that was asked for has got."""
+
+    EXECUTING = 1
+    COMPLETED = 2
+
+
+class SegmentStatus(IntEnum):
+    """Where the rows of a segment are."""
+
+    GROWING = 2
+    SEALED = 3
+    FLUSHED = 4

@@ -38,7 +38,7 @@ from elanus.model.requests import (
     SearchRequest,
 )
 from elanus.model.schema import CollectionSchema, FieldSchema
-from elanus.model.types import ConsistencyLevel, DataType
+from elanus.model.types import CompactionStatus, ConsistencyLevel, DataType, IndexStatus, LoadStatus
 from elanus.nodes.contracts import Frontend
 
 ID: Final = FieldSchema(0, "id", DataType.INT64, is_primary=True)
@@ -148,7 +148,7 @@ class Client:
     async def load(self, *partitions: str, replicas: int = 1) -> None:
         await self.proxy.load(LoadRequest(collection=self.name, partitions=partitions, replica_count=replicas))
         state = PartitionsRequest(collection=self.name, partitions=partitions)
-        while (await self.proxy.load_state(state)).state != 3:
+        while (await self.proxy.load_state(state)).state is not LoadStatus.LOADED:
             await self.world.sleep(0.05)
 
     async def release(self, *partitions: str) -> None:
@@ -265,7 +265,7 @@ class Client:
         reply = await self.proxy.compact(CompactRequest(collection=self.name, major=major))
 
         async def is_compacted() -> bool:
-            return (await self.proxy.compaction_state(reply.compaction_id)).state == 2
+            return (await self.proxy.compaction_state(reply.compaction_id)).state is CompactionStatus.COMPLETED
 
         await self._until(is_compacted)
 
@@ -277,7 +277,10 @@ class Client:
             pause_s = min(POLL_S_MAX, 2 * pause_s)
 
     async def wait_indexed(self) -> None:
-        while any(one.state != 3 for one in await self.proxy.describe_index(IndexRequest(collection=self.name))):
+        while any(
+            one.state is not IndexStatus.FINISHED
+            for one in await self.proxy.describe_index(IndexRequest(collection=self.name))
+        ):
             await self.world.sleep(POLL_S)
 
     async def segment_count(self) -> int:

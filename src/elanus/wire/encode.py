@@ -20,6 +20,7 @@ from elanus.model.requests import (
     SegmentInfo,
 )
 from elanus.model.timestamp import physical_ms
+from elanus.model.types import SegmentStatus
 from elanus.wire import pack
 from elanus.wire.messages import messages
 from elanus.wire.schemas import fill_schema, set_pairs
@@ -28,7 +29,6 @@ SERVER_VERSION: Final = "2.6.18"
 """The Milvus release whose behaviour this server has; SDKs read it from Connect."""
 _DEFAULT_RESOURCE_GROUP: Final = "__default_resource_group"
 _SEGMENT_LEVEL: Final = 2
-_SEALED_FROM: Final = 3
 _HEALTHY: Final = 1
 
 
@@ -262,7 +262,7 @@ def persistent_segments(replies: Iterable[SegmentInfo]) -> bytes:
     """Sealed and flushed segments."""
     message = messages().GetPersistentSegmentInfoResponse()
     for reply in replies:
-        if reply.state >= _SEALED_FROM:
+        if reply.state is not SegmentStatus.GROWING:
             message.infos.add(
                 segmentID=reply.segment_id,
                 collectionID=reply.collection_id,
@@ -290,7 +290,7 @@ def loaded_segments(replies: Iterable[SegmentInfo]) -> bytes:
             nodeID=reply.node_id,
             nodeIds=[reply.node_id],
             level=_SEGMENT_LEVEL,
-            is_sorted=reply.state >= _SEALED_FROM,
+            is_sorted=reply.state is not SegmentStatus.GROWING,
         )
     return _serialized(message)
 

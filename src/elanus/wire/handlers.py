@@ -27,11 +27,9 @@ from elanus.model.requests import (
     SegmentInfo,
 )
 from elanus.model.schema import DEFAULT_DATABASE
+from elanus.model.types import LoadStatus
 from elanus.nodes.contracts import Frontend
 from elanus.wire.status import status_of
-
-_LOAD_STATE_NOT_EXIST = 0
-_LOAD_STATE_NOT_LOADED = 1
 
 
 async def has_collection(frontend: Frontend, request: CollectionRequest) -> bool:
@@ -59,15 +57,15 @@ async def load_state(frontend: Frontend, request: PartitionsRequest) -> LoadStat
     try:
         return await frontend.load_state(request)
     except CollectionNotFoundError:
-        return LoadState(_LOAD_STATE_NOT_EXIST, 0)
+        return LoadState(LoadStatus.NOT_EXIST, 0)
 
 
 async def loading_progress(frontend: Frontend, request: PartitionsRequest) -> int:
     """Percentage; unlike GetLoadState, refuses collections that are missing or not loaded."""
     state = await frontend.load_state(request)
-    if state.state == _LOAD_STATE_NOT_EXIST:
+    if state.state is LoadStatus.NOT_EXIST:
         raise CollectionNotFoundError(request.database or DEFAULT_DATABASE, request.collection)
-    if state.state == _LOAD_STATE_NOT_LOADED:
+    if state.state is LoadStatus.NOT_LOADED:
         raise CollectionNotLoadedError(request.collection)
     return state.percentage
 

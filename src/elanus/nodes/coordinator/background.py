@@ -26,6 +26,7 @@ from elanus.model.index import IndexDefinition
 from elanus.model.requests import CompactionState
 from elanus.model.segment import Manifest, SegmentEntry
 from elanus.model.timestamp import compose, physical_ms
+from elanus.model.types import CompactionStatus
 from elanus.nodes.contracts import BuildTask, CompactTask
 from elanus.nodes.coordinator.catalog import Catalog
 from elanus.nodes.coordinator.ground import Surroundings
@@ -367,9 +368,10 @@ class Background:
         """Progress of a manual compaction; completed where nothing is known of it."""
         job = self._compactions.get(compaction_id)
         if job is None:
-            return CompactionState(2)
+            return CompactionState(CompactionStatus.COMPLETED)
         executing = job.planned - job.completed - job.failed
-        return CompactionState(1 if executing else 2, executing, job.completed, job.failed, job.merges)
+        status = CompactionStatus.EXECUTING if executing else CompactionStatus.COMPLETED
+        return CompactionState(status, executing, job.completed, job.failed, job.merges)
 
 
 def _ttl_ms(collection: Collection) -> int:

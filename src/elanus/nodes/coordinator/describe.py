@@ -31,7 +31,7 @@ from elanus.model.requests import (
     SegmentInfo,
 )
 from elanus.model.schema import DYNAMIC_FIELD_NAME, CollectionSchema, FieldSchema, StructSchema
-from elanus.model.types import DataType
+from elanus.model.types import DataType, IndexStatus, LoadStatus, SegmentStatus
 from elanus.nodes.contracts import DENIABLE, DENIAL_PROPERTY, CollectionView, Shard
 from elanus.nodes.coordinator.leader import Leader
 from elanus.nodes.coordinator.maintenance import needs_index
@@ -40,10 +40,6 @@ from elanus.nodes.membership import Peers
 FIELD_DESCRIPTION_PROPERTY = "field.description"
 CAPACITY_PROPERTY = "max_capacity"
 F = TypeVar("F", FieldSchema, StructSchema)
-STATE_IN_PROGRESS = 2
-STATE_FINISHED = 3
-STATE_FAILED = 4
-SEGMENT_FLUSHED = 4
 
 
 def not_leading() -> UnavailableError:
@@ -256,9 +252,9 @@ def load_state(leader: Leader, request: PartitionsRequest) -> LoadState:
     loaded = loaded_partition_ids(leader, record)
     wanted = _partition_ids(record, request.partitions)
     if loaded is None or not set(wanted) <= set(loaded):
-        return LoadState(1, 0)
+        return LoadState(LoadStatus.NOT_LOADED, 0)
     percentage = leader.placement.percentage(record)
-    return LoadState(3 if percentage == 100 else 2, percentage)
+    return LoadState(LoadStatus.LOADED if percentage == 100 else LoadStatus.LOADING, percentage)
 
 
 # --- indexes --------------------------------------------------------------------------------------------------------
@@ -309,7 +305,7 @@ async def index_reply(leader: Leader, record: Collection, index: IndexDefinition
         indexed_rows=total - pending,
         total_rows=total,
         pending_rows=pending,
-        state=STATE_FAILED if reason else STATE_IN_PROGRESS if pending else STATE_FINISHED,
+        state=IndexStatus.FAILED if reason else IndexStatus.IN_PROGRESS if pending else IndexStatus.FINISHED,
         fail_reason=reason,
     )
 
@@ -329,7 +325,7 @@ async def segments(leader: Leader, record: Collection) -> tuple[SegmentInfo, ...
                     collection_id=record.collection_id,
                     partition_id=entry.partition_id,
                     row_count=entry.row_count,
-                    state=SEGMENT_FLUSHED,
+                    state=SegmentStatus.FLUSHED,
                     index_name="" if index is None else index.name,
                     index_id=0 if index is None else index.index_id,
                     memory_bytes=entry.size_bytes,

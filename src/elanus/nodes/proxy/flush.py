@@ -20,11 +20,10 @@ from elanus.model.requests import (
     ListCollectionsRequest,
     PartitionRequest,
 )
+from elanus.model.types import SegmentStatus
 from elanus.nodes.contracts import Coordinator, Shard, ShardStatus
 from elanus.nodes.proxy.entry import CollectionEntry
 from elanus.nodes.proxy.routes import Routes
-
-_GROWING = 2
 
 
 class Flusher:
@@ -53,7 +52,7 @@ class Flusher:
         segments = await self._coordinator.segments(entry.collection_id)
         return FlushedCollection(
             entry.name,
-            tuple(segment.segment_id for segment in segments if segment.state != _GROWING),
+            tuple(segment.segment_id for segment in segments if segment.state is not SegmentStatus.GROWING),
             max(reply.timestamp for reply in replies),
             self._clock.now_ms() // 1000,
         )
@@ -92,7 +91,7 @@ class Flusher:
         sealed = sum(
             segment.row_count
             for segment in segments
-            if segment.state != _GROWING and partition_id in (None, segment.partition_id)
+            if segment.state is not SegmentStatus.GROWING and partition_id in (None, segment.partition_id)
         )
         growing = sum(
             count

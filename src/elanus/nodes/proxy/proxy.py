@@ -55,6 +55,7 @@ from elanus.model.requests import (
     SegmentInfo,
 )
 from elanus.model.schema import DEFAULT_DATABASE, DEFAULT_PARTITION
+from elanus.model.types import LoadStatus
 from elanus.nodes.contracts import DENIABLE, DENIAL_PROPERTY, Coordinator, Streaming
 from elanus.nodes.proxy.cache import CollectionCache
 from elanus.nodes.proxy.flush import Flusher
@@ -196,7 +197,7 @@ class Proxy:
         try:
             return await self._coordinator.load_state(_located(request))
         except CollectionNotFoundError:
-            return LoadState(0, 0)
+            return LoadState(LoadStatus.NOT_EXIST, 0)
 
     # --- partitions -------------------------------------------------------------------------------------------------
     async def create_partition(self, request: PartitionRequest) -> None:

@@ -332,9 +332,11 @@ class ResendingRoles(Roles):
 # --- the table ------------------------------------------------------------------------------------------------------
 MUTANTS: dict[str, Mutant] = {
     "acknowledged-before-the-sync": alone("22", broken.Unsynced, 4),
-    "growing-released-before-the-swap": alone("11", lambda: broken.ShardsBy(broken.HastyShard), 8),
+    "growing-released-before-the-swap": alone(
+        "11", lambda: broken.ShardsBy(broken.HastyShard), 16, with_more("flush", roles=())
+    ),
     "delete-lost-at-segment-load": alone(
-        "16", lambda: broken.Making(query_kind=broken.Forgetful), 8, with_more("flush", roles=())
+        "16", lambda: broken.Making(query_kind=broken.Forgetful), 16, with_more("flush", roles=())
     ),
     "checkpoint-ahead-of-the-data": alone("3", lambda: broken.Making(broken.RunningAhead), 8),
     "duplicate-replay": alone("11", lambda: broken.Making(Replaying), 6),

@@ -20,7 +20,7 @@ from elanus.testing.sim.plan import SHAPES
 from elanus.testing.sim.report import table
 
 PROCESSES = 2
-COUNTED_EACH = int(os.environ.get("SIM_SEEDS", "400")) // PROCESSES
+COUNTED_EACH = int(os.environ.get("SIM_SEEDS", "1000")) // PROCESSES
 CPU_S_EACH_MAX = 5.0 * COUNTED_EACH
 """Three times what the seeds take; a machine that needs more than that has not played them, and fails."""
 OPEN: dict[int, str] = {}

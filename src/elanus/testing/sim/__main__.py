@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -136,5 +137,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Who reads a timeline may stop early.
     start_anew()
     sys.exit(main())

@@ -53,12 +53,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float = 2.0
 
 
-_EMPHASES: Final = ("", "upsert", "patch", "delete", "insert", "query", "flush", "compact", "balance")
+_CHEAP: Final = ("", "upsert", "patch", "delete", "insert", "query")
+_COSTLY: Final = ("flush", "compact", "balance")
+"""One operation of these entails dozens of messages in a cluster."""
 
 
-def _load(chance: random.Random) -> Load:
+def _load(chance: random.Random, emphases: Sequence[str]) -> Load:
     """Runs differ in what they do most: some faults need many flushes, some need clients at one key."""
-    return Load(hot_keys=chance.choice((3, 6, 10)), emphasis=chance.choice(_EMPHASES))
+    return Load(hot_keys=chance.choice((3, 6, 10)), emphasis=chance.choice(emphases))
 
 
 def plan_standalone(seed: int) -> Plan:
@@ -66,7 +68,7 @@ def plan_standalone(seed: int) -> Plan:
     chance = random.Random(f"{seed} plan")
     return Plan(
         seed=seed,
-        load=_load(chance),
+        load=_load(chance, (*_CHEAP, *_COSTLY)),
         faults=draw(chance, STANDALONE_KINDS, FAULT_COUNT, LASTS_S),
         pchannel_count=chance.randint(1, 2),
         shard_count=chance.randint(1, 2),
@@ -76,17 +78,20 @@ def plan_standalone(seed: int) -> Plan:
 
 
 def plan_cluster(seed: int) -> Plan:
-    """Two processes of each role, on shared stores and a shared log."""
+    """Two processes of each role, on shared stores and a shared log. What makes a run cost more (shards, replicas,
+    segments, operations that entail many others) is drawn seldom, so that more of them are played in the same time."""
     chance = random.Random(f"{seed} plan")
     return Plan(
         seed=seed,
         shape="cluster",
-        load=msgspec.structs.replace(_load(chance), replicas=chance.choice((1, 1, 2))),
+        load=msgspec.structs.replace(
+            _load(chance, (*_CHEAP, *_CHEAP, *_COSTLY)), replicas=chance.choice((1, 1, 1, 1, 2))
+        ),
         faults=draw(chance, CLUSTER_KINDS, FAULT_COUNT, LASTS_S, CLUSTER_SELDOM),
         pchannel_count=2,
-        shard_count=chance.choice((1, 1, 2)),
-        growing_bytes_max=chance.choice((1500, 3000, 6000)),
-        growing_idle_s=chance.choice((0.5, 1.0, 3.0)),
+        shard_count=chance.choice((1, 1, 1, 1, 1, 2)),
+        growing_bytes_max=chance.choice((2000, 4000, 8000, 16_000)),
+        growing_idle_s=chance.choice((1.0, 3.0, 5.0)),
         deleted_ratio_min=chance.choice((0.2, 0.5, 1.0)),
     )
 

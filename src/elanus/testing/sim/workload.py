@@ -82,8 +82,8 @@ class Load(msgspec.Struct, frozen=True):
     are served: with two, nodes follow the channels that others own."""
 
     clients: int = 4
-    operations: int = 58
-    collections: int = 5
+    operations: int = 66
+    collections: int = 2
     hot_keys: int = 10
     emphasis: str = ""
     replicas: int = 1

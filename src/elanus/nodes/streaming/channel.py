@@ -93,8 +93,8 @@ class Keeper(Protocol):
         """These shards have changed."""
         ...
 
-    def fenced(self, pchannel: str) -> None:
-        """A higher term has opened the log."""
+    def fenced(self, channel: Channel) -> None:
+        """A higher term has opened the channel's log."""
         ...
 
 
@@ -163,7 +163,7 @@ class Channel:
         self._writer = None
         if isinstance(error, FencedError):
             self._closed_by = ChannelNotAvailableError(self.pchannel)
-            self._keeper.fenced(self.pchannel)
+            self._keeper.fenced(self)
             return
         if isinstance(error, DiskFullError):
             self._closed_by = DiskFullError(

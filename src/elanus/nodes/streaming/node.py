@@ -19,7 +19,7 @@ it acknowledged: then everything is forgotten and read anew. An owner that learn
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -169,7 +169,7 @@ class StreamingNode:
                 await self._load_shards(channel)
                 channel.applied = record.replay_from.record.position
                 follower = self._log.follow(pchannel, channel.applied)
-                owned.following = Following(self._storage.doors, channel, follower, partial(self._lose, pchannel))
+                owned.following = Following(self._storage.doors, channel, follower, partial(self._lose, channel))
                 owned.following.start()
                 self._channels[pchannel] = owned
             if owned.following is not None:
@@ -181,8 +181,24 @@ class StreamingNode:
         if owned is not None and owned.following is not None:
             await self._forget(pchannel)
 
-    def _lose(self, pchannel: str) -> None:
-        self._storage.doors.tasks.spawn(self._forget(pchannel), name=f"forget {pchannel}")
+    def _lose(self, channel: Channel) -> None:
+        """A follower has lost the thread."""
+        self._let_go(channel, lambda owned: owned.following is not None)
+
+    def fenced(self, channel: Channel) -> None:
+        """Another owner has opened the log: what is held here is stale. A node that fenced itself is opening it."""
+        self._let_go(channel, lambda owned: not owned.channel.is_owned and not self._opening[channel.pchannel].locked())
+
+    def _let_go(self, channel: Channel, is_stale: Callable[[_Owned], bool]) -> None:
+        """Forget a channel as soon as may be. The last append of one that was forgotten may be fenced when the same
+        pchannel has long been opened here anew: that one stays."""
+
+        async def forget() -> None:
+            owned = self._channels.get(channel.pchannel)
+            if owned is not None and owned.channel is channel and is_stale(owned):
+                await self._forget(channel.pchannel)
+
+        self._storage.doors.tasks.spawn(forget(), name=f"forget {channel.pchannel}")
 
     def _new_channel(self, pchannel: str) -> _Owned:
         doors = self._storage.doors
@@ -289,11 +305,6 @@ class StreamingNode:
         owned = self._channels.get(pchannel)
         if owned is not None and owned.following is None and owned.channel.term <= term:
             await self._forget(pchannel)
-
-    def fenced(self, pchannel: str) -> None:
-        """Another owner has opened the log: what is held here is stale. A node that fenced itself is opening it."""
-        if not self._opening[pchannel].locked():
-            self._storage.doors.tasks.spawn(self._forget(pchannel), name=f"forget {pchannel}")
 
     async def _forget(self, pchannel: str) -> None:
         owned = self._channels.pop(pchannel, None)

@@ -220,6 +220,32 @@ def test_an_owner_cut_off_from_the_coordinator_only_loses_its_channels(clustered
     clustered(scenario, pchannel_count=1)
 
 
+def test_a_flush_is_told_of_its_commit_after_it_serves_a_later_manifest(clustered: Callable[..., None]) -> None:
+    """The coordinator may see a commit, merge what came of it, and have the owner serve that, all before the owner is
+    answered."""
+
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create()
+        for first in (0, 5):
+            await client.insert(rows(range(first, first + 5)))
+            await client.flush()
+        (vchannel,) = await shards_of(world)
+        owner = world.members[world.owner(pchannel_of(vchannel))]
+        await client.insert(rows(range(10, 15)))
+        owner.meta.withhold()
+        flushing = asyncio.ensure_future(client.flush())
+        await world.sleep(5)
+        await client.compact()
+        assert await client.segment_count() == 1, "all three are merged"
+        await world.sleep(5)
+        owner.meta.answer()
+        await flushing
+        assert await client.ids() == list(range(15))
+
+    clustered(scenario)
+
+
 def test_channels_are_balanced_over_nodes_that_come_and_go(clustered: Callable[..., None]) -> None:
     async def scenario(world: ClusterWorld) -> None:
         client = client_of(world)

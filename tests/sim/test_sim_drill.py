@@ -1,7 +1,7 @@
 """Many seeds of a cluster, every promise checked, every fault met by every role that can meet it; it prints its rates.
 
 It plays the same seeds every time, so that a failure is the change's and not the machine's; `make sim-hunt` looks at
-others. SIM_SEEDS=1000 plays so many instead of what `make ci` has the time for.
+others. SIM_SEEDS=100 plays so many only.
 """
 
 from __future__ import annotations

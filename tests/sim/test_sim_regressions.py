@@ -31,8 +31,8 @@ CAUSES = {
     "refused as one too large",
     "56-read-by-a-follower-alone": "the checker's own: only a follower had read a record, which was no longer replayed "
     "when it was acknowledged; it became an owner that replays nothing, and the record counted as lost",
-    "141-the-new-one-is-forgotten": "the last append of a channel that a node had let go of was fenced when the node had "
-    "opened the channel anew, and it forgot the new one: nobody served it, and nobody knew",
+    "141-the-new-one-is-forgotten": "the last append of a channel that a node had let go of was fenced when the node "
+    "had opened the channel anew, and it forgot the new one: nobody served it, and nobody knew",
 }
 
 

@@ -79,11 +79,14 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatedMeta:
-    """A process's way to the catalog; shut, nothing passes and watches break off."""
+    """A process's way to the catalog; shut, nothing passes and watches break off. What is committed while answers are
+    withheld is told when they are no longer."""
 
     def __init__(self, store: MetaStore) -> None:
         self._store = store
-        self._shut: asyncio.Event = asyncio.Event()
+        self._shut = asyncio.Event()
+        self._answers = asyncio.Event()
+        self._answers.set()
 
     def shut(self) -> None:
         """Cut the way."""
@@ -92,6 +95,14 @@ class GatedMeta:
     def open(self) -> None:
         """Undo it."""
         self._shut.clear()
+
+    def withhold(self) -> None:
+        """Let changes through, and no answer to them."""
+        self._answers.clear()
+
+    def answer(self) -> None:
+        """Undo it."""
+        self._answers.set()
 
     def _check(self) -> None:
         if self._shut.is_set():
@@ -111,7 +122,9 @@ class GatedMeta:
 
     async def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TransactionResult:
         self._check()
-        return await self._store.transact(compares, operations)
+        result = await self._store.transact(compares, operations)
+        await self._answers.wait()
+        return result
 
     async def watch(self, prefix: str, after_revision: int) -> AsyncIterator[WatchBatch]:
         changes = self._store.watch(prefix, after_revision)

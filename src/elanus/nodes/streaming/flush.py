@@ -117,8 +117,11 @@ class Flusher:
         manifests = Manifests(storage.doors, storage.meta, storage.objects, right, self._recent_heads)
         outcome = await manifests.commit((ShardEdit(shard.vchannel, edit),), (guard,))
         if isinstance(outcome, Committed):
-            shard.install(outcome.manifests[0])
-            return outcome.manifests[0]
+            (manifest,) = outcome.manifests
+            # A slow answer: the coordinator may have seen this commit and had a later manifest served here already.
+            if manifest.version > shard.manifest.version:
+                shard.install(manifest)
+            return manifest
         if shard.dropped:
             return None
         raise FencedError(f"{shard.vchannel}: {outcome.reason}")

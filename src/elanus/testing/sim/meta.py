@@ -216,6 +216,9 @@ class MetaClient:
             raise OutcomeUnknownError("a meta transaction got no answer")
         result = server.transact(compares, operations, self._by)
         await self._travel()
+        if self._silence():
+            # The answer waits at the cut, as one in a connection does, and arrives if that mends in time.
+            await nap(server.chance.random() * PATIENCE_S)
         if operations and (self._silence() or self._strikes("meta_lost", faults.lost_reply)):
             raise OutcomeUnknownError("the answer to a meta transaction was lost")
         return result

@@ -107,8 +107,11 @@ class Channel:
         pchannel: str,
         coordinator: Coordinator,
         keeper: Keeper,
+        *,
+        log_is_shared: bool,
     ) -> None:
         self.pchannel = pchannel
+        self.log_is_shared = log_is_shared
         self.term = 0
         self.shards: dict[str, Shard] = {}
         self.stamps = Stamps(doors.clock, coordinator)

@@ -5,6 +5,8 @@ it. What guards it is evidence that no newer owner can have acknowledged a write
 read of the channel's term record that began after the arrival, shared by all reads then waiting. Bounded accepts
 evidence up to `BOUNDED_STALENESS_S` old, Session needs it only above the last applied timestamp, Eventually never. One
 who follows the channel has other evidence: that its log had ended where it has read to, seen after the read arrived.
+So a follower may show a record before its owner has heard that it is in the log; the owner of a log that others can
+read lets a Strong read wait for what it is appending, and refuses it while the outcome of an append is unknown.
 
 A query node must have applied all deletes through the position that the read names; one that has not says so, is sent
 what it lacks, and is asked again. A segment that a node does not hold (any more), or a node that does not answer, means
@@ -157,6 +159,9 @@ class Delegator:
         term = self._channel.term
         if read.level is ConsistencyLevel.STRONG:
             await self._evidence.begun_after_now(term)
+            if self._channel.log_is_shared and not self._channel.follows:
+                # Whoever follows may have shown what this owner has put into the log and not heard of yet.
+                await self._settle()
         elif read.level is ConsistencyLevel.BOUNDED:
             await self._evidence.at_most_old(term, BOUNDED_STALENESS_S)
         wanted = max(read.guarantee_timestamp, read.at_timestamp)
@@ -188,11 +193,15 @@ class Delegator:
                 raise ReadTimeoutError(f"timestamp {timestamp} lies ahead of the cluster's time")
             await self._clock.sleep(_POLL_S)
         self._channel.stamps.raise_floor(timestamp)
+        await self._settle()
+        shard.last_timestamp = max(shard.last_timestamp, timestamp)
+
+    async def _settle(self) -> None:
+        """Wait until everything stamped so far is applied. UnavailableError when a batch is of unknown outcome: it may
+        be in the log, and only a replay tells."""
         await self._channel.settle()
         if not self._channel.is_owned:
-            # A batch of unknown outcome may be stamped below; only a replay tells.
             raise UnavailableError(f"{self._channel.pchannel} lost its log; it is being opened again")
-        shard.last_timestamp = max(shard.last_timestamp, timestamp)
 
     async def _read_once(
         self,

@@ -202,7 +202,7 @@ class StreamingNode:
 
     def _new_channel(self, pchannel: str) -> _Owned:
         doors = self._storage.doors
-        channel = Channel(doors, pchannel, self._coordinator, self)
+        channel = Channel(doors, pchannel, self._coordinator, self, log_is_shared=isinstance(self._log, SharedLog))
         evidence = Evidence(doors.clock, lambda: self._current_term(channel))
         delegator = Delegator(doors, channel, evidence, self._nodes, self._execution, self._interims)
         return _Owned(channel, delegator)

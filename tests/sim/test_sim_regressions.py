@@ -33,6 +33,8 @@ CAUSES = {
     "when it was acknowledged; it became an owner that replays nothing, and the record counted as lost",
     "141-the-new-one-is-forgotten": "the last append of a channel that a node had let go of was fenced when the node "
     "had opened the channel anew, and it forgot the new one: nobody served it, and nobody knew",
+    "643-shown-by-a-follower-first": "a follower read a record in the log and showed it before the owner had heard "
+    "that its put was done: a later Strong read at the owner missed it",
 }
 
 

@@ -35,6 +35,8 @@ CAUSES = {
     "had opened the channel anew, and it forgot the new one: nobody served it, and nobody knew",
     "643-shown-by-a-follower-first": "a follower read a record in the log and showed it before the owner had heard "
     "that its put was done: a later Strong read at the owner missed it",
+    "8-a-flush-told-late": "a flush heard late of its commit, when its owner had been told to serve what the "
+    "coordinator had merged of it since: it put the older manifest over the later one, and the owner ended",
 }
 
 

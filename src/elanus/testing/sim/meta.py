@@ -36,6 +36,8 @@ from elanus.testing.sim.trace import Trace
 TRAVEL_S: Final = (0.0002, 0.001)
 PATIENCE_S: Final = 2.0
 LATE_S_MAX: Final = 3.0
+LOST: Final = 0.7
+"""Of the answers that do not come at once; the others come late."""
 _WATCH_READ_MAX: Final = 64
 _NOBODY: Final = contextvars.Context()
 """Callbacks in it belong to no process."""
@@ -216,11 +218,10 @@ class MetaClient:
             raise OutcomeUnknownError("a meta transaction got no answer")
         result = server.transact(compares, operations, self._by)
         await self._travel()
-        if self._silence():
-            # The answer waits at the cut, as one in a connection does, and arrives if that mends in time.
-            await nap(server.chance.random() * PATIENCE_S)
         if operations and (self._silence() or self._strikes("meta_lost", faults.lost_reply)):
-            raise OutcomeUnknownError("the answer to a meta transaction was lost")
+            await nap(server.chance.random() * PATIENCE_S)
+            if self._silence() or server.chance.random() < LOST:
+                raise OutcomeUnknownError("the answer to a meta transaction was lost")
         return result
 
     def _land(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> None:

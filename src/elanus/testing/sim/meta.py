@@ -52,7 +52,7 @@ class MetaFaults:
     def calm(self) -> None:
         """It behaves."""
         self.lost_reply = 0.0
-        """Done, and nobody told."""
+        """Done, and told late or not at all."""
         self.late = 0.0
         """Done some time after the client has given up."""
         self.watch_gap = 0.0

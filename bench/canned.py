@@ -85,7 +85,10 @@ class Canned(grpc.GenericRpcHandler):  # type: ignore[misc]
 async def serve(port: int) -> None:
     """Serve until the process is stopped."""
     names = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *((name, MESSAGE_BYTES_MAX) for name in names)])
+    options = [("grpc.so_reuseport", 0), *((name, MESSAGE_BYTES_MAX) for name in names)]
+    # A client that is at rest asks now and then whether its connection lives.
+    options += [("grpc.keepalive_permit_without_calls", 1), ("grpc.http2.max_ping_strikes", 0)]
+    server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((Canned(),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()

@@ -365,9 +365,12 @@ class Channel:
             shard.apply(record, position)
 
     async def settle(self) -> None:
-        """Wait until everything stamped so far is applied, or its batch has failed."""
+        """Wait until everything stamped so far is applied. UnavailableError when a batch is of unknown outcome: it may
+        be in the log, and only a replay tells."""
         if self._in_flight is not None:
             await self._in_flight.wait()
+        if not self.is_owned:
+            raise UnavailableError(f"{self.pchannel} lost its log; it is being opened again")
 
 
 def _again(error: ElanusError) -> ElanusError:

@@ -161,7 +161,7 @@ class Delegator:
             await self._evidence.begun_after_now(term)
             if self._channel.log_is_shared and not self._channel.follows:
                 # Whoever follows may have shown what this owner has put into the log and not heard of yet.
-                await self._settle()
+                await self._channel.settle()
         elif read.level is ConsistencyLevel.BOUNDED:
             await self._evidence.at_most_old(term, BOUNDED_STALENESS_S)
         wanted = max(read.guarantee_timestamp, read.at_timestamp)
@@ -193,15 +193,8 @@ class Delegator:
                 raise ReadTimeoutError(f"timestamp {timestamp} lies ahead of the cluster's time")
             await self._clock.sleep(_POLL_S)
         self._channel.stamps.raise_floor(timestamp)
-        await self._settle()
-        shard.last_timestamp = max(shard.last_timestamp, timestamp)
-
-    async def _settle(self) -> None:
-        """Wait until everything stamped so far is applied. UnavailableError when a batch is of unknown outcome: it may
-        be in the log, and only a replay tells."""
         await self._channel.settle()
-        if not self._channel.is_owned:
-            raise UnavailableError(f"{self._channel.pchannel} lost its log; it is being opened again")
+        shard.last_timestamp = max(shard.last_timestamp, timestamp)
 
     async def _read_once(
         self,

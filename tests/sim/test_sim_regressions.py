@@ -35,6 +35,9 @@ CAUSES = {
     "had opened the channel anew, and it forgot the new one: nobody served it, and nobody knew",
     "643-shown-by-a-follower-first": "a follower read a record in the log and showed it before the owner had heard "
     "that its put was done: a later Strong read at the owner missed it",
+    "136-served-from-before-its-replay": "an owner left after a flush, and the coordinator, which had not heard of it, "
+    "told the next one to serve the manifest before: that one had replayed above the new manifest only, and what the "
+    "flush had sealed was in neither part of its view",
     "8-a-flush-told-late": "a flush heard late of its commit, when its owner had been told to serve what the "
     "coordinator had merged of it since: it put the older manifest over the later one, and the owner ended",
 }

@@ -108,16 +108,14 @@ class DeleteLog:
     def __init__(self) -> None:
         self._positions: list[Position] = []
         self._parts: list[Deletes] = []
-
-    @property
-    def count(self) -> int:
+        self.count = 0
         """Deletes held."""
-        return sum(len(part) for part in self._parts)
 
     def add(self, position: Position, deletes: Deletes) -> None:
         """Note a delete record; positions rise."""
         self._positions.append(position)
         self._parts.append(deletes)
+        self.count += len(deletes)
 
     @property
     def last(self) -> Position | None:
@@ -134,6 +132,7 @@ class DeleteLog:
         kept = [index for index, at in enumerate(self._positions) if at > position]
         self._positions = [self._positions[index] for index in kept]
         self._parts = [self._parts[index] for index in kept]
+        self.count = sum(len(part) for part in self._parts)
 
     def touches_since(self, keys: Values, timestamp: int) -> bool:
         """Whether a delete above `timestamp` names one of `keys`."""

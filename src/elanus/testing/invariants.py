@@ -129,14 +129,15 @@ class ShardTruth:
 
 
 def visible(rows: Iterable[RowVersion], deletes: Iterable[Delete], at: int) -> Counter[RowVersion]:
-    """Rows of a read at `at`, by the rule."""
-    by_key: dict[Any, list[Delete]] = {}
-    for delete in deletes:
-        by_key.setdefault(delete.key, []).append(delete)
+    """Rows of a read at `at`: by the rule, the newest delete that the read sees says whether any hides a row."""
+    newest: dict[tuple[Any, int], int] = {}
+    for key, timestamp, scope in deletes:
+        if newest.get((key, scope), 0) < timestamp <= at:
+            newest[key, scope] = timestamp
     return Counter(
         row
         for row in rows
-        if row.timestamp <= at and not any(delete.hides(row, at) for delete in by_key.get(row.key, ()))
+        if max(newest.get((row.key, 0), 0), newest.get((row.key, row.partition_id), 0)) <= row.timestamp <= at
     )
 
 

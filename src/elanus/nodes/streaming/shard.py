@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from elanus.base.errors import InvariantError, UnavailableError, check
-from elanus.model.channel import ORIGIN, Position
+from elanus.model.channel import Position
 from elanus.model.columns import Column
 from elanus.model.records import ChangeRecord, ShardChange, WriteRecord
 from elanus.model.schema import CollectionSchema
@@ -75,7 +75,8 @@ class Shard:
         self.awaited = False
         self._turned = asyncio.Event()
         """Set, and replaced, whenever `view` or `awaited` has changed."""
-        self._dropped_through = ORIGIN
+        self._dropped_through = manifest.flushed_through
+        """No rows from here or below are in memory: what an owner replays begins above its first manifest."""
         self._old_views: list[View] = []
 
     # --- the log, applied -------------------------------------------------------------------------------------------

@@ -68,14 +68,11 @@ class Register:
         found: list[Write | None] = [one for one in self.writes if one.value == value and one.begun < before]
         return [None, *found] if value is None else found
 
-    def overwritten(self, write: Write | None, by: Iterable[Write]) -> bool:
-        """Whether one of these writes surely came after it."""
-        end = 0 if write is None else write.ended
-        return any(other is not write and end < other.begun for other in by)
-
     def possible(self, value: int | None, before: int, newer: Sequence[Write]) -> bool:
-        """Whether a read that ended at `before`, and must reflect the writes in `newer`, may have seen `value`."""
-        return any(not self.overwritten(one, newer) for one in self.candidates(value, before))
+        """Whether a read that ended at `before`, and must reflect the writes in `newer`, may have seen `value`: one of
+        its writes did not surely end before any of those began."""
+        latest = max((one.begun for one in newer), default=0)
+        return any((0 if one is None else one.ended) >= latest for one in self.candidates(value, before))
 
 
 class ClientHistory:

@@ -14,7 +14,7 @@ from node_calls import Client, refused, row, rows
 from elanus.app.roles import Footing, Roles
 from elanus.base.errors import Action, ElanusError, FencedError, UnavailableError
 from elanus.base.events import Event, Events, Level
-from elanus.meta.catalog import Stored, stored
+from elanus.meta.catalog import Stored, assign, fetch_channel, stored
 from elanus.meta.catalog import run as run_transaction
 from elanus.meta.records import COLLECTIONS, PCHANNELS, SHARDS, CatalogSnapshot, Pchannel, decode
 from elanus.meta.store import Put, Transaction
@@ -28,6 +28,7 @@ from elanus.model.types import ConsistencyLevel
 from elanus.nodes.contracts import BuildTask, SegmentLoad, ShardWrite
 from elanus.nodes.coordinator.leader import TIDY_S
 from elanus.nodes.coordinator.placement import LOAD_BATCH_MAX
+from elanus.nodes.coordinator.reach import PROBE_S
 from elanus.nodes.coordinator.snapshots import KEPT
 from elanus.nodes.data.node import DataNode
 from elanus.nodes.query.node import QueryNode
@@ -215,6 +216,56 @@ def test_an_owner_cut_off_from_the_coordinator_only_loses_its_channels(clustered
         world.mend(old, "coordinator 1")
         await world.sleep(10)
         assert not node.is_open(pchannel_of(vchannel))
+        assert await client.ids() == list(range(8))
+
+    clustered(scenario, pchannel_count=1)
+
+
+def test_an_owner_waits_for_timestamps_while_its_log_is_opened_again(clustered: Callable[..., None]) -> None:
+    """A write that was taken under one handle of the log is appended under the next: the one before is fenced."""
+
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create()
+        await client.insert(rows(range(5)))
+        (vchannel,) = await shards_of(world)
+        name = pchannel_of(vchannel)
+        node = world.members[world.owner(name)].process.streaming
+        coordinator = world.members["coordinator 1"].meta
+        assert node is not None
+        await world.sleep(60)
+        coordinator.withhold()
+        writing = asyncio.ensure_future(client.insert(rows(range(5, 8))))
+        await world.sleep(0.5)
+        channel = await fetch_channel(world.meta, name)
+        transaction, term = assign(channel, name, node.node_id)
+        await run_transaction(world.meta, transaction)
+        await node.assign(name, term)
+        coordinator.answer()
+        await writing
+        await world.sleep(1)
+        assert node.is_open(name)
+        assert await client.ids() == list(range(8))
+
+    clustered(scenario, pchannel_count=1)
+
+
+def test_an_owner_that_let_go_of_its_channel_gets_it_back(clustered: Callable[..., None]) -> None:
+    """Whatever the reason: as long as its lease lives nobody else would be given the channel."""
+
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create()
+        await client.insert(rows(range(5)))
+        (vchannel,) = await shards_of(world)
+        name = pchannel_of(vchannel)
+        node = world.members[world.owner(name)].process.streaming
+        assert node is not None
+        await node.resign(name, 1 << 40)
+        assert not node.is_open(name)
+        await world.sleep(PROBE_S + 1)
+        assert node.is_open(name)
+        await client.insert(rows(range(5, 8)))
         assert await client.ids() == list(range(8))
 
     clustered(scenario, pchannel_count=1)

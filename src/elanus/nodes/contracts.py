@@ -271,8 +271,8 @@ class Streaming(Protocol):
 
     async def status(self, vchannel: str) -> ShardStatus: ...
 
-    async def ping(self) -> None:
-        """Answer, and do nothing else."""
+    async def ping(self) -> tuple[str, ...]:
+        """The channels that the node holds as an owner: they take writes, or their log is about to be opened again."""
         ...
 
 

@@ -6,7 +6,8 @@ alone decides: whoever opens under a lower term fails, and an old owner that was
 
 Leases only say whom to replace, and `reach` whom the coordinator cannot speak to. A node that stopped for longer than
 its lease loses its channels and is fenced when it wakes; a node that left and came back under the same id keeps those
-that were not given away meanwhile.
+that were not given away meanwhile. A node that lives and has let go of a channel all the same says so when it is asked,
+and gets it back under a new term.
 
 A new coordinator adopts owners: it asks each living one to own its channel under the term it has, which changes nothing
 where that is so. A call that will never be answered, because the node died or sleeps, is given up when the node leaves.
@@ -105,7 +106,7 @@ class Channels:
         self._moved: Callable[[str, int], Awaitable[None]] | None = None
         self._opened: Callable[[str], None] | None = None
         self._leave: Callable[[], None] | None = None
-        self._reach = Reach(ground.doors, peers.streaming, lambda: self._plan(self._wanted))
+        self._reach = Reach(ground.doors, peers.streaming, self._ping, lambda: self._plan(self._wanted))
 
     # --- for others -------------------------------------------------------------------------------------------------
     def owner_of(self, pchannel: str) -> Streaming:
@@ -192,6 +193,16 @@ class Channels:
         for event in self._wake.values():
             event.set()
         self._mend_followers()
+
+    async def _ping(self, node_id: int, node: Streaming) -> None:
+        """Ask what the node holds: a channel that it should own and has let go of is nobody's."""
+        terms = {name: self.open_term(name) for name, owner in self.owners.items() if owner == node_id}
+        held = await node.ping()
+        for name, term in terms.items():
+            if term and name not in held and self.open_term(name) == term:
+                self._ground.events.warning("channel.lost", pchannel=name, node=node_id)
+                del self.owners[name]
+                self._wake[name].set()
 
     # --- followers --------------------------------------------------------------------------------------------------
     def _mend_followers(self) -> None:

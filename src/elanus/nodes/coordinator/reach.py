@@ -8,8 +8,8 @@ and one that has not answered for `UNREACHED_S` is given no channels while other
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from elanus.base.doors import Doors
 from elanus.base.errors import OutcomeUnknownError, UnavailableError
@@ -20,12 +20,19 @@ UNREACHED_S: Final = 6.0
 
 
 class Reach:
-    """Asks for ever; `changed` is called when a node is given up or answers again."""
+    """Asks for ever, by `ping`; `changed` is called when a node is given up or answers again."""
 
-    def __init__(self, doors: Doors, nodes: Mapping[int, Streaming], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        doors: Doors,
+        nodes: Mapping[int, Streaming],
+        ping: Callable[[int, Streaming], Coroutine[Any, Any, None]],
+        changed: Callable[[], None],
+    ) -> None:
         self.lost: frozenset[int] = frozenset()
         self._doors = doors
         self._nodes = nodes
+        self._ping = ping
         self._changed = changed
         self._answered_s: dict[int, float] = {}
 
@@ -48,7 +55,7 @@ class Reach:
 
     async def _ask(self, node_id: int, node: Streaming) -> None:
         try:
-            await self._doors.tasks.timeout(PROBE_S, node.ping())
+            await self._doors.tasks.timeout(PROBE_S, self._ping(node_id, node))
         except (UnavailableError, OutcomeUnknownError, TimeoutError):
             return
         self._answered_s[node_id] = self._doors.clock.monotonic_s()

@@ -18,6 +18,10 @@ Stories this file answers
    with them: it is refused, and made again under the newest schema.
 5. A client goes away while its write is queued or in flight: the request is the appender's, not the caller's task, so
    cancellation of the caller changes nothing.
+6. The log is opened again while its owner still appends (the coordinator had not heard that the term before was open).
+   A batch that lands before the fence is found by the replay and applied by the appender, too; one that lands after it
+   fails, which says nothing about the new handle. Hence `suspend` before the log is opened, and the appender takes the
+   handle when nothing is left to wait for.
 """
 
 from __future__ import annotations
@@ -145,6 +149,15 @@ class Channel:
         if self._appender is None:
             self._appender = self._doors.tasks.spawn(self._append_for_ever(), name=f"append {self.pchannel}")
 
+    async def suspend(self) -> None:
+        """Append no more under the handle there is, which ends with its term; returns when what is in flight is applied
+        or given up."""
+        if self._writer is not None:
+            self._writer = None
+            self._closed_by = UnavailableError(f"{self.pchannel} is being opened again")
+        if self._in_flight is not None:
+            await self._in_flight.wait()
+
     def follow(self) -> None:
         """Apply what others append; writes are for the owner."""
         self.follows = True
@@ -161,8 +174,10 @@ class Channel:
             writer, self._writer = self._writer, None
             await writer.close()
 
-    def _fail(self, error: ElanusError) -> None:
+    def _fail(self, writer: Writer, error: ElanusError) -> None:
         """The log handle is dead: end the term and ask for a new one, unless somebody has it already."""
+        if self._writer is not writer:
+            return
         self._writer = None
         if isinstance(error, FencedError):
             self._closed_by = ChannelNotAvailableError(self.pchannel)
@@ -236,15 +251,16 @@ class Channel:
                 self._idle.set()
 
     async def _append_some(self) -> None:
+        if self._writer is not None:
+            try:
+                await self.stamps.reserve(LOG_BATCH_RECORDS_MAX)
+            except ElanusError as error:
+                full = isinstance(error, DiskFullError)
+                self._refuse_all(error if full else UnavailableError(f"no timestamps: {error.message}"))
+                return
         writer = self._writer
         if writer is None:
             self._refuse_all(_again(self._closed_by))
-            return
-        try:
-            await self.stamps.reserve(LOG_BATCH_RECORDS_MAX)
-        except ElanusError as error:
-            full = isinstance(error, DiskFullError)
-            self._refuse_all(error if full else UnavailableError(f"no timestamps: {error.message}"))
             return
         batch = [pending for pending in self._take_batch() if self._admit(pending)]
         if not batch:
@@ -265,7 +281,7 @@ class Channel:
                 # A fenced log has taken nothing: the one who owns it now may be asked.
                 fenced = isinstance(error, FencedError)
                 _answer(pending, ChannelNotAvailableError(pending.vchannel) if fenced else error)
-            self._fail(error)
+            self._fail(writer, error)
             return
         self._apply_batch(batch, records, first)
 

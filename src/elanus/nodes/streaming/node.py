@@ -241,6 +241,7 @@ class StreamingNode:
         if record is None or record.owner.record.term != term:
             raise FencedError(f"{channel.pchannel}: term {term} is not the current one")
         guard = owns(record.owner)
+        await channel.suspend()
 
         async def confirm() -> None:
             await run(meta, Transaction(), (guard,))
@@ -373,8 +374,8 @@ class StreamingNode:
     async def status(self, vchannel: str) -> ShardStatus:
         return self._owned(vchannel).channel.shard(vchannel).status()
 
-    async def ping(self) -> None:
-        return
+    async def ping(self) -> tuple[str, ...]:
+        return tuple(sorted(pchannel for pchannel, owned in self._channels.items() if owned.following is None))
 
     # --- sealing ----------------------------------------------------------------------------------------------------
     async def flush(self, vchannel: str) -> FlushReply:

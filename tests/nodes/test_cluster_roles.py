@@ -26,6 +26,7 @@ from elanus.model.requests import Consistency, LoadRequest
 from elanus.model.segment import IndexFile
 from elanus.model.types import ConsistencyLevel
 from elanus.nodes.contracts import BuildTask, SegmentLoad, ShardWrite
+from elanus.nodes.coordinator.channels import RETRY_S_MAX
 from elanus.nodes.coordinator.leader import TIDY_S
 from elanus.nodes.coordinator.placement import LOAD_BATCH_MAX
 from elanus.nodes.coordinator.reach import PROBE_S
@@ -267,6 +268,49 @@ def test_an_owner_that_let_go_of_its_channel_gets_it_back(clustered: Callable[..
         assert node.is_open(name)
         await client.insert(rows(range(5, 8)))
         assert await client.ids() == list(range(8))
+
+    clustered(scenario, pchannel_count=1)
+
+
+def test_a_channel_that_may_have_been_given_away_gets_a_new_term(clustered: Callable[..., None]) -> None:
+    """The record that gives it to a node that just came is written, the answer lost, and the node leaves again."""
+
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create(shard_count=2)
+        before = await owners_of(world)
+        world.members["coordinator 1"].meta.lose()
+        await world.join("streaming")
+        while await owners_of(world) == before:
+            await world.sleep(0.01)
+        await world.leave("streaming 2")
+        await world.sleep(RETRY_S_MAX)
+        await client.insert(rows(range(20)))
+        assert await client.ids() == list(range(20))
+
+    clustered(scenario, streaming=1, pchannel_count=2)
+
+
+def test_a_node_follows_a_channel_that_it_takes_itself_to_own(clustered: Callable[..., None]) -> None:
+    async def scenario(world: ClusterWorld) -> None:
+        client = client_of(world)
+        await client.create()
+        (vchannel,) = await shards_of(world)
+        name = pchannel_of(vchannel)
+        old = world.members[world.owner(name)].process.streaming
+        (new,) = [one.process.streaming for one in world.members.values() if one.process.streaming not in (None, old)]
+        role = world.members["coordinator 1"].process.coordinator
+        assert old is not None
+        assert new is not None
+        assert role is not None
+        await refused(old.follow(name, role.leader.term), UnavailableError, "this node's own")
+        channel = await fetch_channel(world.meta, name)
+        transaction, term = assign(channel, name, new.node_id)
+        await run_transaction(world.meta, transaction)
+        await new.assign(name, term)
+        assert old.is_open(name), "nobody has told it"
+        await old.follow(name, role.leader.term)
+        assert old.is_following(name)
 
     clustered(scenario, pchannel_count=1)
 

@@ -38,6 +38,13 @@ CAUSES = {
     "136-served-from-before-its-replay": "an owner left after a flush, and the coordinator, which had not heard of it, "
     "told the next one to serve the manifest before: that one had replayed above the new manifest only, and what the "
     "flush had sealed was in neither part of its view",
+    "10191-appended-under-the-term-before": "a write waited for timestamps while the log was opened again under a new "
+    "term; it was appended under the one before, which was fenced, and so its owner took the channel for lost and "
+    "forgot it: nobody served it, and nobody knew",
+    "30031-given-away-for-all-that-is-known": "the record that gave a channel to a node was written and the answer "
+    "lost, and the plan went back to its owner: the coordinator saw nothing to do, and another stood on record",
+    "10897-followed-by-its-old-owner": "the reply to a move was lost, so that the old owner was never told; asked to "
+    "follow the channel, it took itself for the owner, and said yes: its reads were refused for good",
     "8-a-flush-told-late": "a flush heard late of its commit, when its owner had been told to serve what the "
     "coordinator had merged of it since: it put the older manifest over the later one, and the owner ended",
 }

@@ -24,7 +24,7 @@ from elanus.app.cluster import ClusterProcess
 from elanus.app.roles import Footing, Roles
 from elanus.app.settings import ClusterSettings, CompactionSettings, LogSettings, SegmentSettings, Settings
 from elanus.base.doors import Doors
-from elanus.base.errors import UnavailableError
+from elanus.base.errors import OutcomeUnknownError, UnavailableError
 from elanus.base.events import Events, Level, discard
 from elanus.base.tasks import LoopTasks
 from elanus.meta.local import LocalMetaStore
@@ -87,6 +87,7 @@ class GatedMeta:
         self._shut = asyncio.Event()
         self._answers = asyncio.Event()
         self._answers.set()
+        self._loses = False
 
     def shut(self) -> None:
         """Cut the way."""
@@ -103,6 +104,10 @@ class GatedMeta:
     def answer(self) -> None:
         """Undo it."""
         self._answers.set()
+
+    def lose(self) -> None:
+        """Let the next change through, and its answer be lost."""
+        self._loses = True
 
     def _check(self) -> None:
         if self._shut.is_set():
@@ -124,6 +129,9 @@ class GatedMeta:
         self._check()
         result = await self._store.transact(compares, operations)
         await self._answers.wait()
+        if self._loses and operations:
+            self._loses = False
+            raise OutcomeUnknownError("the answer of the meta store was lost")
         return result
 
     async def watch(self, prefix: str, after_revision: int) -> AsyncIterator[WatchBatch]:

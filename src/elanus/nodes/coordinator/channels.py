@@ -98,11 +98,13 @@ class Channels:
         self._terms: dict[str, int] = {}
         self._wanted: dict[str, int] = {}
         self._failed: set[str] = set()
+        """Channels that need a new term, whoever is to own them: their handle is dead, or a term may be written."""
         self._wake = {name: asyncio.Event() for name in names}
         self._settled = {name: asyncio.Event() for name in names}
         self.followers: dict[str, set[int]] = {name: set() for name in names}
         self._copies: dict[str, int] = {}
         self._mending: set[tuple[str, int]] = set()
+        self._parting: set[tuple[str, int]] = set()
         self._moved: Callable[[str, int], Awaitable[None]] | None = None
         self._opened: Callable[[str], None] | None = None
         self._leave: Callable[[], None] | None = None
@@ -195,11 +197,16 @@ class Channels:
         self._mend_followers()
 
     async def _ping(self, node_id: int, node: Streaming) -> None:
-        """Ask what the node holds: a channel that it should own and has let go of is nobody's."""
-        terms = {name: self.open_term(name) for name, owner in self.owners.items() if owner == node_id}
+        """Ask what the node holds. A channel that it should own and has let go of is nobody's; of one that is another's
+        by now it may not have heard."""
+        terms = {name: term for name in self.names if (term := self.open_term(name))}
         held = await node.ping()
         for name, term in terms.items():
-            if term and name not in held and self.open_term(name) == term:
+            if self.open_term(name) != term or (name in held) == (self.owners[name] == node_id):
+                continue
+            if name in held:
+                self._start_to_part(name, node_id, term)
+            else:
                 self._ground.events.warning("channel.lost", pchannel=name, node=node_id)
                 del self.owners[name]
                 self._wake[name].set()
@@ -290,6 +297,8 @@ class Channels:
             term = channel.owner.record.term
         else:
             transaction, term = assign(channel, name, node_id)
+            # Nobody may ever know whether this is written, which takes it from its owner, and the plan may change.
+            self._failed.add(name)
             await run(self._ground.meta, transaction, (self._guard,))
         self._terms[name] = term
         if before != node_id:
@@ -302,19 +311,28 @@ class Channels:
         if self._opened is not None:
             self._opened(name)
         if before is not None and before != node_id:
-            self._ground.doors.tasks.spawn(self._part(name, before, term), name=f"resign {name}")
-        if before != node_id and self._moved is not None:
+            self._start_to_part(name, before, term)
+        if self._moved is not None:
+            # Also of one that had it before: if others were given terms in between, it has forgotten what it served.
             await self._moved(name, node_id)
         self._mend_followers()
 
+    def _start_to_part(self, name: str, node_id: int, term: int) -> None:
+        if (name, node_id) not in self._parting:
+            self._parting.add((name, node_id))
+            self._ground.doors.tasks.spawn(self._part(name, node_id, term), name=f"resign {name}")
+
     async def _part(self, name: str, node_id: int, term: int) -> None:
         """Tell the owner before, for as long as it is there: the log has fenced it, and it can let go."""
-        while (node := self._peers.streaming.get(node_id)) is not None and self.owners.get(name) != node_id:
-            try:
-                await self._peers.while_there(self._ground.doors.tasks, node_id, node.resign(name, term))
-                return
-            except ElanusError as error:
-                self._ground.events.info("channel.resign_failed", pchannel=name, error=error.message)
-                if error.action not in (Action.RETRY, Action.UNKNOWN):
+        try:
+            while (node := self._peers.streaming.get(node_id)) is not None and self.owners.get(name) != node_id:
+                try:
+                    await self._peers.while_there(self._ground.doors.tasks, node_id, node.resign(name, term))
                     return
-            await self._ground.doors.clock.sleep(PART_S)
+                except ElanusError as error:
+                    self._ground.events.info("channel.resign_failed", pchannel=name, error=error.message)
+                    if error.action not in (Action.RETRY, Action.UNKNOWN):
+                        return
+                await self._ground.doors.clock.sleep(PART_S)
+        finally:
+            self._parting.discard((name, node_id))

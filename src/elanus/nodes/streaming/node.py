@@ -158,22 +158,28 @@ class StreamingNode:
         self._terms.accept(coordinator_term)
         async with self._opening.setdefault(pchannel, asyncio.Lock()):
             owned = self._channels.get(pchannel)
-            if owned is None:
-                if not isinstance(self._log, SharedLog):
-                    raise UnsupportedError("following a channel whose log is not shared")
-                owned = self._new_channel(pchannel)
-                record = await fetch_channel(self._storage.meta, pchannel)
-                if record is None:
-                    raise UnavailableError(f"{pchannel} has no log yet")
-                channel = owned.channel
-                await self._load_shards(channel)
-                channel.applied = record.replay_from.record.position
-                follower = self._log.follow(pchannel, channel.applied)
-                owned.following = Following(self._storage.doors, channel, follower, partial(self._lose, channel))
-                owned.following.start()
-                self._channels[pchannel] = owned
-            if owned.following is not None:
-                await owned.following.prove()
+            following = None if owned is None else owned.following
+            await (following or await self._begin_to_follow(pchannel)).prove()
+
+    async def _begin_to_follow(self, pchannel: str) -> Following:
+        """Forgets what may be left of a time when this node owned the channel: nobody need have told it."""
+        if not isinstance(self._log, SharedLog):
+            raise UnsupportedError("following a channel whose log is not shared")
+        record = await fetch_channel(self._storage.meta, pchannel)
+        if record is None:
+            raise UnavailableError(f"{pchannel} has no log yet")
+        if record.owner.record.owner == self.node_id:
+            raise UnavailableError(f"{pchannel} is this node's own")
+        await self._forget(pchannel)
+        owned = self._new_channel(pchannel)
+        channel = owned.channel
+        await self._load_shards(channel)
+        channel.applied = record.replay_from.record.position
+        follower = self._log.follow(pchannel, channel.applied)
+        owned.following = Following(self._storage.doors, channel, follower, partial(self._lose, channel))
+        owned.following.start()
+        self._channels[pchannel] = owned
+        return owned.following
 
     async def unfollow(self, pchannel: str, coordinator_term: int) -> None:
         self._terms.accept(coordinator_term)

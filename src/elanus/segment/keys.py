@@ -2,10 +2,13 @@
 
 A sealed segment is sorted by key, so its key column is its own index. A growing segment keeps sorted runs that are
 merged when they are of similar size (the logarithmic method of Bentley and Saxe, 1980): an append of n keys costs
-O(log total) merges, a lookup O(log total) binary searches per run.
+O(log total) merges, a lookup O(log total) binary searches per run. Short runs are always merged: to sort so few keys
+costs less than to search one run more.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +16,9 @@ import pyarrow.compute as pc
 
 from elanus.base.pieces import repeated
 from elanus.model.columns import Rows, Values
+
+_SHORT_ROWS: Final = 256
+_NOTHING: Final = (np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 def concatenate_values(first: Values, second: Values) -> Values:
@@ -54,7 +60,7 @@ def find_rows(sorted_keys: Values, probes: Values) -> tuple[Rows, Rows]:
     counts = right - left
     most = int(counts.max(initial=0))
     if most == 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+        return _NOTHING
     if most == 1:
         probe_rows = counts.nonzero()[0]
         return probe_rows, left[probe_rows]
@@ -76,7 +82,7 @@ class KeyRuns:
             return
         order = sort_order(keys)
         self._runs.append((take_values(keys, order), order + first_row))
-        while len(self._runs) > 1 and len(self._runs[-2][1]) < 2 * len(self._runs[-1][1]):
+        while len(self._runs) > 1 and len(self._runs[-2][1]) < max(2 * len(self._runs[-1][1]), _SHORT_ROWS):
             (old_keys, old_rows), (new_keys, new_rows) = self._runs[-2:]
             merged = concatenate_values(old_keys, new_keys)
             order = sort_order(merged)
@@ -85,6 +91,6 @@ class KeyRuns:
     def find(self, probes: Values) -> tuple[Rows, Rows]:
         """All pairs (index in `probes`, row) with equal keys."""
         pairs = [(found[0], rows[found[1]]) for keys, rows in self._runs for found in [find_rows(keys, probes)]]
-        if not pairs:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
+        if len(pairs) < 2:
+            return pairs[0] if pairs else _NOTHING
         return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Final
 
 from elanus.testing.sim.apart import apart, settle
@@ -28,6 +28,8 @@ _FAILED: Final = 1
 _REPORT_EVERY: Final = 50
 _WARMING: Final = 0
 """The seed of a run that is not tallied."""
+_SEEDS_APART: Final = 8
+"""Runs in one forked process: the first copies the memory that all change, and the garbage of all fits beside it."""
 
 
 def _say(lines: Iterable[str]) -> None:
@@ -84,17 +86,17 @@ def hunt(first: int, runs_max: int | None, shape: str) -> int:
 
 
 def batch(seeds: Iterable[int], counted_max: int, shape: str, cpu_s: float, report: str) -> int:
-    """Play seeds until so many counted or the CPU time is used; print the tally and write it down. Each is played in a
-    process of its own, forked when one run has warmed up what all of them use."""
+    """Play seeds until so many counted or the CPU time is used; print the tally and write it down. They are played in
+    processes that are forked when one run has warmed up what all of them use."""
     tally = Tally(shape)
     begun_s = time.process_time()
     play(plan_of(_WARMING, shape))
     settle()
     tally.cpu_s += time.process_time() - begun_s
-    for seed in seeds:
-        if tally.counted >= counted_max or tally.cpu_s >= cpu_s:
-            break
-        given, used_s = apart(partial(_tally_of, seed, shape))
+    left = iter(seeds)
+    while tally.counted < counted_max and tally.cpu_s < cpu_s:
+        some = tuple(islice(left, min(_SEEDS_APART, counted_max - tally.counted)))
+        given, used_s = apart(partial(_tally_of, some, shape))
         one: Tally = pickle.loads(given)
         tally.merge(one, used_s)
         _say(f"seed {failed}: {why}" for failed, why in one.failures)
@@ -105,9 +107,10 @@ def batch(seeds: Iterable[int], counted_max: int, shape: str, cpu_s: float, repo
     return 0
 
 
-def _tally_of(seed: int, shape: str) -> bytes:
+def _tally_of(seeds: Sequence[int], shape: str) -> bytes:
     tally = Tally(shape)
-    tally.add(play(plan_of(seed, shape)), 0.0)
+    for seed in seeds:
+        tally.add(play(plan_of(seed, shape)), 0.0)
     return pickle.dumps(tally)
 
 

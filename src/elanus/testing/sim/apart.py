@@ -1,4 +1,4 @@
-"""Does one thing in a process of its own, forked from this one, and brings back what came of it.
+"""Does something in a process of its own, forked from this one, and brings back what came of it.
 
 A run makes a whole world of things that point at each other, and to take it apart again costs nearly as much as a tenth
 of the run. A forked process begins with everything that is loaded and warm here, and its end takes nothing apart.

@@ -333,7 +333,7 @@ class ResendingRoles(Roles):
 MUTANTS: dict[str, Mutant] = {
     "acknowledged-before-the-sync": alone("22", broken.Unsynced, 4),
     "growing-released-before-the-swap": alone(
-        "11", lambda: broken.ShardsBy(broken.HastyShard), 16, with_more("flush", roles=())
+        "11", lambda: broken.ShardsBy(broken.HastyShard), 32, with_more("flush", roles=())
     ),
     "delete-lost-at-segment-load": alone(
         "16", lambda: broken.Making(query_kind=broken.Forgetful), 16, with_more("flush", roles=())

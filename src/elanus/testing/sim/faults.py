@@ -74,13 +74,13 @@ def draw(
     chance: random.Random, kinds: Mapping[str, Sequence[str]], count: int, lasts_s: float, seldom: Sequence[str] = ()
 ) -> tuple[Fault, ...]:
     """One crash on every host, and more of any kind that a host can have (`kinds`: host to kinds). Hosts that `seldom`
-    get a message hardly meet what the network does for a second: one of them has such a fault for as long as it lasts,
-    and at its strongest."""
+    get a message, and seldom store anything, hardly meet what network or bucket do for a second: one of them has such a
+    fault for as long as it lasts, and at its strongest."""
     hosts = sorted(kinds)
     crashes = [_one(chance, "crash", host, lasts_s) for host in hosts]
     offered = sorted({(host, kind) for host in hosts for kind in kinds[host]})
     others = [_one(chance, kind, host, lasts_s) for host, kind in (chance.choice(offered) for _ in range(count))]
-    lasting = [(host, kind) for host, kind in offered if host in seldom and kind in NETWORK]
+    lasting = [(host, kind) for host, kind in offered if host in seldom and kind in (*NETWORK, *OBJECTS)]
     for host, kind in [chance.choice(lasting)] if lasting else []:
         others.append(Fault(kind, host, 0.0, lasts_s, STRENGTH_MAX))
     return tuple(sorted([*crashes, *others], key=lambda fault: fault.at_s))

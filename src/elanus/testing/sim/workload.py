@@ -35,7 +35,7 @@ R = TypeVar("R")
 CALL_S: Final = 30.0
 COUNTS_MAX: Final = 5
 EMPHASIS: Final = 6
-EMPHASIS_OF: Final = {"flush": 12, "compact": 12, "balance": 12}
+EMPHASIS_OF: Final = {"flush": 12, "compact": 6, "balance": 12}
 """Of operations that entail many others: as often as finds what they break."""
 KEYS_OF_CLIENT: Final = 1000
 THINK_S_MAX: Final = 0.1
@@ -56,7 +56,7 @@ WEIGHTS: Final = {
     "count": 7,
     "search": 8,
     "flush": 0.5,
-    "compact": 0.5,
+    "compact": 1,
     "reload": 0.5,
     "balance": 0.5,
 }

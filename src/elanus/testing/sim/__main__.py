@@ -28,7 +28,7 @@ _FAILED: Final = 1
 _REPORT_EVERY: Final = 50
 _WARMING: Final = 0
 """The seed of a run that is not tallied."""
-_SEEDS_APART: Final = 8
+_SEEDS_APART: Final = 16
 """Runs in one forked process: the first copies the memory that all change, and the garbage of all fits beside it."""
 
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -120,6 +120,13 @@ class Server:
                 continue
             total += times.user + times.system + times.children_user + times.children_system
         return total
+
+    def run_on(self, cores: Collection[int]) -> None:
+        """Let every thread of the tree run on these cores only."""
+        for each in self._tree():
+            for thread in Path(f"/proc/{each.pid}/task").iterdir():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread.name), cores)
 
     def stop(self) -> None:
         """Ask the server to leave, then kill whatever is left of its session. Safe to call twice."""

@@ -33,6 +33,7 @@ from elanus.nodes.coordinator.reach import PROBE_S
 from elanus.nodes.coordinator.snapshots import KEPT
 from elanus.nodes.data.node import DataNode
 from elanus.nodes.query.node import QueryNode
+from elanus.nodes.streaming.node import StreamingNode
 from elanus.objects import paths
 from elanus.testing.cluster import ClusterOptions, ClusterWorld, Member, play_cluster
 from elanus.testing.invariants import check_all
@@ -229,11 +230,8 @@ def test_an_owner_waits_for_timestamps_while_its_log_is_opened_again(clustered: 
         client = client_of(world)
         await client.create()
         await client.insert(rows(range(5)))
-        (vchannel,) = await shards_of(world)
-        name = pchannel_of(vchannel)
-        node = world.members[world.owner(name)].process.streaming
+        name, node = await owned(world)
         coordinator = world.members["coordinator 1"].meta
-        assert node is not None
         await world.sleep(60)
         coordinator.withhold()
         writing = asyncio.ensure_future(client.insert(rows(range(5, 8))))
@@ -258,10 +256,7 @@ def test_an_owner_that_let_go_of_its_channel_gets_it_back(clustered: Callable[..
         client = client_of(world)
         await client.create()
         await client.insert(rows(range(5)))
-        (vchannel,) = await shards_of(world)
-        name = pchannel_of(vchannel)
-        node = world.members[world.owner(name)].process.streaming
-        assert node is not None
+        name, node = await owned(world)
         await node.resign(name, 1 << 40)
         assert not node.is_open(name)
         await world.sleep(PROBE_S + 1)
@@ -295,12 +290,9 @@ def test_a_node_follows_a_channel_that_it_takes_itself_to_own(clustered: Callabl
     async def scenario(world: ClusterWorld) -> None:
         client = client_of(world)
         await client.create()
-        (vchannel,) = await shards_of(world)
-        name = pchannel_of(vchannel)
-        old = world.members[world.owner(name)].process.streaming
+        name, old = await owned(world)
         (new,) = [one.process.streaming for one in world.members.values() if one.process.streaming not in (None, old)]
         role = world.members["coordinator 1"].process.coordinator
-        assert old is not None
         assert new is not None
         assert role is not None
         await refused(old.follow(name, role.leader.term), UnavailableError, "this node's own")
@@ -372,6 +364,15 @@ def test_channels_are_balanced_over_nodes_that_come_and_go(clustered: Callable[.
 def counts(world: ClusterWorld) -> list[int]:
     nodes = [one.process.streaming for one in world.members.values() if one.process.streaming is not None]
     return sorted(len(node.owned) for node in nodes)
+
+
+async def owned(world: ClusterWorld) -> tuple[str, StreamingNode]:
+    """The channel of the only shard, and the node that owns it."""
+    (vchannel,) = await shards_of(world)
+    name = pchannel_of(vchannel)
+    node = world.members[world.owner(name)].process.streaming
+    assert node is not None
+    return name, node
 
 
 async def shards_of(world: ClusterWorld) -> list[str]:

@@ -50,7 +50,7 @@ class State(IntEnum):
     DEAD = 3
 
 
-class Handle(msgspec.Struct):
+class Handle(msgspec.Struct, eq=False):
     """A callback that is to run, as asyncio's own handles are seen from outside."""
 
     callback: Callable[..., object]

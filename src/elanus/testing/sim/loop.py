@@ -27,9 +27,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from enum import IntEnum
+from types import TracebackType
 from typing import Any, Final
-
-import msgspec
 
 from elanus.testing.clock import Deadlock
 
@@ -50,13 +49,18 @@ class State(IntEnum):
     DEAD = 3
 
 
-class Handle(msgspec.Struct, eq=False):
+class Handle:
     """A callback that is to run, as asyncio's own handles are seen from outside."""
 
-    callback: Callable[..., object]
-    arguments: tuple[Any, ...]
-    context: contextvars.Context
-    is_cancelled: bool = False
+    __slots__ = ("arguments", "callback", "context", "is_cancelled")
+
+    def __init__(
+        self, callback: Callable[..., object], arguments: tuple[Any, ...], context: contextvars.Context
+    ) -> None:
+        self.callback = callback
+        self.arguments = arguments
+        self.context = context
+        self.is_cancelled = False
 
     def cancel(self) -> None:
         """It shall not run."""
@@ -227,6 +231,22 @@ def current_life() -> Life | None:
     return _LIFE.get()
 
 
+class _Reporting:
+    """Hands what a callback raises to the loop's handler, as asyncio's own handles do."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if error is None or isinstance(error, SystemExit | KeyboardInterrupt):
+            return False
+        self._loop.call_exception_handler({"message": "a callback failed", "exception": error})
+        return True
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """See the module's head. One run, one loop."""
 
@@ -238,8 +258,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._now_s = 0.0
         self._timers: list[tuple[float, int, Handle]] = []
         self._timer_count = 0
-        self._left = 0
-        """Callbacks of this turn that are still to run."""
+        self._reporting = _Reporting(self)
         self.steps = 0
         """Callbacks run so far."""
 
@@ -286,40 +305,36 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Run until stopped: a turn of the loop costs less than asyncio's call of it."""
-        while not self._stopping or self._left:
-            try:
-                self._turn_until_stopped()
-            except (SystemExit, KeyboardInterrupt, Deadlock):
-                raise
-            except BaseException as error:
-                # As asyncio's own handles do with what a callback raises; then on with the rest of its turn.
-                self.call_exception_handler({"message": "a callback failed", "exception": error})
-
-    def _turn_until_stopped(self) -> None:
-        """Turn by turn: what can run now, or at the next timer. Raises what a callback raises."""
-        ready, timers = self._ready, self._timers
         while True:
-            while self._left:
-                self._left -= 1
-                handle = ready.popleft()
-                if handle.is_cancelled:
-                    continue
-                context = handle.context
-                life = context.get(_LIFE)
-                if life is None or not life.state or (life.state is not State.DEAD and life.takes(handle)):
-                    self.steps += 1
-                    context.run(handle.callback, *handle.arguments)
+            self._turn()
             if self._stopping:
                 return
-            if not ready:
-                while timers and timers[0][2].is_cancelled:
-                    heapq.heappop(timers)
-                if not timers:
-                    raise Deadlock("all tasks wait and no timer is set")
-                self._now_s = max(self._now_s, timers[0][0])
-            while timers and timers[0][0] <= self._now_s:
-                ready.append(heapq.heappop(timers)[2])
-            self._left = len(ready)
+
+    def _turn(self) -> None:
+        """What can run now, or at the next timer."""
+        ready, timers = self._ready, self._timers
+        if not ready:
+            while timers and timers[0][2].is_cancelled:
+                heapq.heappop(timers)
+            if not timers:
+                raise Deadlock("all tasks wait and no timer is set")
+            self._now_s = max(self._now_s, timers[0][0])
+        while timers and timers[0][0] <= self._now_s:
+            ready.append(heapq.heappop(timers)[2])
+        left = len(ready)
+        while left:
+            # Entered again only after a callback that raised.
+            with self._reporting:
+                while left:
+                    left -= 1
+                    handle = ready.popleft()
+                    if handle.is_cancelled:
+                        continue
+                    context = handle.context
+                    life = context.get(_LIFE)
+                    if life is None or not life.state or (life.state is not State.DEAD and life.takes(handle)):
+                        self.steps += 1
+                        context.run(handle.callback, *handle.arguments)
 
     def _write_to_self(self) -> None:
         raise AssertionError("a thread calls into a simulated world")

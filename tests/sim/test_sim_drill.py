@@ -1,7 +1,7 @@
 """Many seeds of a cluster, every promise checked, every fault met by every role that can meet it; it prints its rates.
 
 It plays the same seeds every time, so that a failure is the change's and not the machine's; `make sim-hunt` looks at
-others. SIM_SEEDS=100 plays so many only.
+others. SIM_SEEDS=100 plays so many only, in which no fault need strike every role.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from elanus.testing.sim.plan import SHAPES
 from elanus.testing.sim.report import table
 
 PROCESSES = 2
-COUNTED_EACH = int(os.environ.get("SIM_SEEDS", "1000")) // PROCESSES
+SEEDS = 1000
+COUNTED_EACH = int(os.environ.get("SIM_SEEDS", SEEDS)) // PROCESSES
 CPU_S_EACH_MAX = 5.0 * COUNTED_EACH
 """Three times what the seeds take; a machine that needs more than that has not played them, and fails."""
 OPEN: dict[int, str] = {}
@@ -65,4 +66,4 @@ def test_many_seeds_hold(tmp_path: Path) -> None:
         struck.update({(fault, role): count for fault, role, count in tally["struck"]})
     print("\n".join(table(struck, SHAPES["cluster"].possible)))
     missing = sorted(pair for pair in SHAPES["cluster"].possible if not struck[pair])
-    assert not missing, f"never struck: {missing}"
+    assert not missing or total("counted") < SEEDS, f"never struck: {missing}"

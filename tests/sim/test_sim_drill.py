@@ -41,7 +41,7 @@ def play_seeds(number: int, report: Path) -> subprocess.Popen[bytes]:
 
 @pytest.mark.drill
 @pytest.mark.alone
-def test_many_seeds_hold(tmp_path: Path) -> None:
+def test_many_seeds_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reports = [tmp_path / f"{number}.json" for number in range(PROCESSES)]
     running = [play_seeds(number, report) for number, report in enumerate(reports)]
     for one in running:
@@ -52,18 +52,20 @@ def test_many_seeds_hold(tmp_path: Path) -> None:
         return sum(tally[name] for tally in tallies)
 
     minutes = total("cpu_s") / 60
-    print(
-        f"{total('counted')} seeds counted, {total('runs')} played in {minutes:.1f} CPU-minutes: "
-        f"{total('counted') / minutes:.0f} seeds, {total('calls') / minutes:.0f} operations, "
-        f"{total('strikes') / minutes:.0f} faults per CPU-minute"
-    )
     failures = [failure for tally in tallies for failure in tally["failures"]]
-    print(f"failed: {failures}, known and open: {OPEN}")
-    assert {seed for seed, _ in failures} == set(OPEN), failures
-    assert total("counted") == COUNTED_EACH * PROCESSES
     struck = Counter(dict.fromkeys(SHAPES["cluster"].possible, 0))
     for tally in tallies:
         struck.update({(fault, role): count for fault, role, count in tally["struck"]})
-    print("\n".join(table(struck, SHAPES["cluster"].possible)))
+    with capsys.disabled():
+        print(
+            f"\n{total('counted')} seeds counted, {total('runs')} played in {minutes:.1f} CPU-minutes: "
+            f"{total('counted') / minutes:.0f} seeds, {total('calls') / minutes:.0f} operations, "
+            f"{total('strikes') / minutes:.0f} faults per CPU-minute",
+            f"failed: {failures}, known and open: {OPEN}",
+            *table(struck, SHAPES["cluster"].possible),
+            sep="\n",
+        )
+    assert {seed for seed, _ in failures} == set(OPEN), failures
+    assert total("counted") == COUNTED_EACH * PROCESSES
     missing = sorted(pair for pair in SHAPES["cluster"].possible if not struck[pair])
     assert not missing or total("counted") < SEEDS, f"never struck: {missing}"

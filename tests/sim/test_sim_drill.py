@@ -1,7 +1,7 @@
 """Many seeds of a cluster, every promise checked, every fault met by every role that can meet it; it prints its rates.
 
 It plays the same seeds every time, so that a failure is the change's and not the machine's; `make sim-hunt` looks at
-others. SIM_SEEDS=100 plays so many only, in which no fault need strike every role.
+others. SIM_SEEDS=100 plays so many only, which leaves holes in the table of faults and fails at its end.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from elanus.testing.sim.plan import SHAPES
 from elanus.testing.sim.report import table
 
 PROCESSES = 2
-SEEDS = 1000
-COUNTED_EACH = int(os.environ.get("SIM_SEEDS", SEEDS)) // PROCESSES
+COUNTED_EACH = int(os.environ.get("SIM_SEEDS", "1000")) // PROCESSES
 CPU_S_EACH_MAX = 5.0 * COUNTED_EACH
-"""Three times what the seeds take; a machine that needs more than that has not played them, and fails."""
+"""Four times what the seeds take on a slow machine; one that needs more has not played them, and fails."""
 OPEN: dict[int, str] = {}
 """Faults that these seeds show and that nobody has mended yet. They must go on failing until they are taken out here: a
 run of any other seed that fails, or of one of these that does not, fails the drill."""
@@ -68,4 +67,4 @@ def test_many_seeds_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {seed for seed, _ in failures} == set(OPEN), failures
     assert total("counted") == COUNTED_EACH * PROCESSES
     missing = sorted(pair for pair in SHAPES["cluster"].possible if not struck[pair])
-    assert not missing or total("counted") < SEEDS, f"never struck: {missing}"
+    assert not missing, f"never struck: {missing}"

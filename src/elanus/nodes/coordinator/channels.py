@@ -97,8 +97,8 @@ class Channels:
         self._start_errors: list[ElanusError] = []
         self._terms: dict[str, int] = {}
         self._wanted: dict[str, int] = {}
-        self._failed: set[str] = set()
-        """Channels that need a new term, whoever is to own them: their handle is dead, or a term may be written."""
+        self._needing_term: set[str] = set()
+        """Channels that are not open before they have a new term: the handle is dead, or a term may be written."""
         self._wake = {name: asyncio.Event() for name in names}
         self._settled = {name: asyncio.Event() for name in names}
         self.followers: dict[str, set[int]] = {name: set() for name in names}
@@ -120,7 +120,7 @@ class Channels:
 
     def open_term(self, pchannel: str) -> int:
         """The term under which the channel is open for writes; 0 while it is not, as far as is known here."""
-        return self._terms[pchannel] if pchannel in self.owners and pchannel not in self._failed else 0
+        return self._terms[pchannel] if pchannel in self.owners and pchannel not in self._needing_term else 0
 
     async def ask(self, pchannel: str, call: Callable[[Streaming], Coroutine[Any, Any, T]]) -> T:
         """The owner's answer. UnavailableError while nobody owns the channel; ReplyLostError when the owner left."""
@@ -130,7 +130,7 @@ class Channels:
     def report_failed(self, pchannel: str, term: int) -> None:
         """The owner's handle of this term is dead: it gets a new term."""
         if self._terms.get(pchannel) == term:
-            self._failed.add(pchannel)
+            self._needing_term.add(pchannel)
             self._wake[pchannel].set()
 
     def delegators(self, pchannel: str) -> tuple[int, ...]:
@@ -249,7 +249,7 @@ class Channels:
         while True:
             self._wake[name].clear()
             wanted = self._wanted.get(name)
-            if wanted is not None and (self.owners.get(name) != wanted or name in self._failed):
+            if wanted is not None and (self.owners.get(name) != wanted or name in self._needing_term):
                 try:
                     await self._give(name, wanted)
                 except ElanusError as error:
@@ -298,13 +298,13 @@ class Channels:
         else:
             transaction, term = assign(channel, name, node_id)
             # Nobody may ever know whether this is written, which takes it from its owner, and the plan may change.
-            self._failed.add(name)
+            self._needing_term.add(name)
             await run(self._ground.meta, transaction, (self._guard,))
         self._terms[name] = term
         if before != node_id:
             self.owners.pop(name, None)
         await self._peers.while_there(self._ground.doors.tasks, node_id, node.assign(name, term))
-        self._failed.discard(name)
+        self._needing_term.discard(name)
         self.owners[name] = node_id
         self.followers[name].discard(node_id)
         self._settled[name].set()
